@@ -1,0 +1,1 @@
+"""DisTime: distribution-based time representation for video large language models."""
