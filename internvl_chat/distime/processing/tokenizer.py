@@ -1,0 +1,188 @@
+"""Tokenizers of every checkpoint that DisTime reads, without running code from a checkpoint.
+
+``load_tokenizer(folder)`` looks at the files in the folder:
+
+===================================  =======================================================
+``tokenizer.model``                  sentencepiece (published InternLM2), `SentencePieceTokenizer`
+``tokenizer.json``                   any saved fast tokenizer, our own saved Qwen2 layout included
+``vocab.json`` and ``merges.txt``    byte-level BPE (published Qwen2)
+===================================  =======================================================
+
+The ids are those of the published slow tokenizers: added tokens are cut out of the text
+first (also where a user wrote them, so ``<TIME_STAMP>`` in a question is the token), and each
+piece of text between them is tokenised on its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+TIME_STAMP = "<TIME_STAMP>"
+FRAME_TIME_REF = "<FRAME_TIME_REF>"
+IMG_START, IMG_END, IMG_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+
+NEW_TOKENS = [TIME_STAMP, FRAME_TIME_REF]
+"""The tokens that DisTime adds to an InternVL2.5 tokenizer."""
+
+SPECIAL_TOKENS = [
+    IMG_START,
+    IMG_END,
+    IMG_CONTEXT,
+    "<quad>",
+    "</quad>",
+    "<ref>",
+    "</ref>",
+    "<box>",
+    "</box>",
+    *NEW_TOKENS,
+]
+"""Every added token in the published order; an InternVL2.5 tokenizer has the first nine."""
+
+
+class TokenizerError(ValueError):
+    """A tokenizer's files or tokens are missing or unreadable; the message says which."""
+
+
+class SentencePieceTokenizer(SentencePieceBackend):
+    """A sentencepiece model with added tokens, as InternLM2's slow tokenizer computes ids.
+
+    Each piece of text between added tokens goes through the sentencepiece model on its own, with
+    the model's own rules for white space. Decoding is the exact inverse: pieces of text are
+    decoded one by one, added tokens stand verbatim between them, no blank is put in or lost.
+    """
+
+    def __init__(
+        self,
+        vocab_file: str,
+        add_bos_token: bool = True,
+        starts_with_bos: bool | None = None,
+        **kwargs,
+    ):
+        # `add_bos_token` is the name in published files; save_pretrained drops that key, so the
+        # choice is saved again under a name of our own.
+        self.starts_with_bos = add_bos_token if starts_with_bos is None else starts_with_bos
+        kwargs.update(
+            vocab_file=vocab_file,
+            starts_with_bos=self.starts_with_bos,
+            special_tokens_pattern="bos" if self.starts_with_bos else "none",
+            legacy=True,
+        )
+        for key in ("auto_map", "add_eos_token"):
+            kwargs.pop(key, None)
+        super().__init__(**kwargs)
+
+    def _decode(
+        self, token_ids: int | Iterable[int], skip_special_tokens: bool = False, **_
+    ) -> str:
+        ids = [token_ids] if isinstance(token_ids, int) else [int(index) for index in token_ids]
+        added = self._added_tokens_decoder
+        text = []
+        for is_added, run in groupby(ids, key=added.__contains__):
+            if is_added:
+                tokens = (added[index] for index in run)
+                text += [t.content for t in tokens if not (skip_special_tokens and t.special)]
+            else:
+                text.append(self.sp_model.decode(list(run)))
+        return "".join(text)
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Return the text of a list of tokens (strings), special tokens kept."""
+        return self._decode(self.convert_tokens_to_ids(tokens))
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in a checkpoint folder, published or saved by us.
+
+    Raises:
+        TokenizerError: the folder or its tokenizer files are missing or cannot be read.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise TokenizerError(
+            f"{folder} is not a folder: give the local folder of a checkpoint (download it first)"
+        )
+
+    def has(*names: str) -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    if has("tokenizer.model"):
+        kind = SentencePieceTokenizer
+    elif has("tokenizer.json"):
+        kind = PreTrainedTokenizerFast
+    elif has("vocab.json", "merges.txt"):
+        kind = Qwen2Tokenizer
+    else:
+        present = sorted(p.name for p in folder.iterdir() if "token" in p.name or "vocab" in p.name)
+        raise TokenizerError(
+            f"{folder} holds no tokenizer: looked for tokenizer.model (InternLM2), tokenizer.json, "
+            f"or vocab.json with merges.txt (Qwen2); found {', '.join(present) or 'none of them'}. "
+            "Copy the tokenizer files of the checkpoint there"
+        )
+    try:
+        return kind.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the libraries raise anything from OSError to bare Exception
+        raise TokenizerError(f"cannot read the tokenizer in {folder}: {error}") from error
+
+
+def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Add those of `SPECIAL_TOKENS` that are missing, in order; return how many were new."""
+    known = tokenizer.get_vocab()
+    missing = [token for token in SPECIAL_TOKENS if token not in known]
+    return tokenizer.add_tokens(missing, special_tokens=True) if missing else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenIds:
+    """Ids of the tokens that the model and the processor treat specially."""
+
+    time_stamp: int
+    frame_time_ref: int
+    img_context: int
+    im_start: int
+    im_end: int
+    pad: int
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> TokenIds:
+        """Look the tokens up in a tokenizer.
+
+        Raises:
+            TokenizerError: a token is missing; the message names all that are.
+        """
+        vocabulary = tokenizer.get_vocab()
+        names = (TIME_STAMP, FRAME_TIME_REF, IMG_CONTEXT, IM_START, IM_END)
+        missing = [name for name in names if name not in vocabulary]
+        if missing:
+            raise TokenizerError(
+                f"the tokenizer{_where(tokenizer)} lacks {', '.join(missing)}: "
+                "call add_special_tokens(tokenizer) for the image and time tokens of a base "
+                "checkpoint; <|im_start|> and <|im_end|> come with every InternVL2.5 tokenizer"
+            )
+        if tokenizer.pad_token_id is None:
+            raise TokenizerError(
+                f"the tokenizer{_where(tokenizer)} has no padding token: "
+                'set "pad_token" in its tokenizer_config.json'
+            )
+        return cls(*(vocabulary[name] for name in names), pad=tokenizer.pad_token_id)
+
+
+def _where(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a text alone: nothing is put before or after it."""
+    return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return what stands before every sequence: ``[bos]`` for InternLM2, nothing for Qwen2."""
+    return tokenizer("", verbose=False).input_ids
