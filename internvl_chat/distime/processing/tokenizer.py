@@ -134,8 +134,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
 
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     """Add those of `SPECIAL_TOKENS` that are missing, in order; return how many were new."""
-    known = tokenizer.get_vocab()
-    missing = [token for token in SPECIAL_TOKENS if token not in known]
+    missing = [token for token in SPECIAL_TOKENS if _id(tokenizer, token) is None]
     return tokenizer.add_tokens(missing, special_tokens=True) if missing else 0
 
 
@@ -157,9 +156,9 @@ class TokenIds:
         Raises:
             TokenizerError: a token is missing; the message names all that are.
         """
-        vocabulary = tokenizer.get_vocab()
         names = (TIME_STAMP, FRAME_TIME_REF, IMG_CONTEXT, IM_START, IM_END)
-        missing = [name for name in names if name not in vocabulary]
+        ids = [_id(tokenizer, name) for name in names]
+        missing = [name for name, index in zip(names, ids, strict=True) if index is None]
         if missing:
             raise TokenizerError(
                 f"the tokenizer{_where(tokenizer)} lacks {', '.join(missing)}: "
@@ -171,7 +170,13 @@ class TokenIds:
                 f"the tokenizer{_where(tokenizer)} has no padding token: "
                 'set "pad_token" in its tokenizer_config.json'
             )
-        return cls(*(vocabulary[name] for name in names), pad=tokenizer.pad_token_id)
+        return cls(*ids, pad=tokenizer.pad_token_id)
+
+
+def _id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    """Return a token's id, None where the tokenizer does not have it (quick: no vocabulary copy)."""
+    index = tokenizer.convert_tokens_to_ids(token)
+    return index if index is not None and tokenizer.convert_ids_to_tokens(index) == token else None
 
 
 def _where(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,0 +1,479 @@
+"""The exact text and token ids that the model reads: chat template, media blocks, questions.
+
+Everything that published weights were trained on, or published numbers depend on, is spelled
+out here and nowhere else. A user turn with a video of three frames::
+
+    <FRAME_TIME_REF>: <img><IMG_CONTEXT>...<IMG_CONTEXT></img>
+    <FRAME_TIME_REF>: <img><IMG_CONTEXT>...<IMG_CONTEXT></img>
+    <FRAME_TIME_REF>: <img><IMG_CONTEXT>...<IMG_CONTEXT></img>
+    When does the person sit down?
+
+Training text and generation prompts of the same turns have the same ids, so that a prefix
+computed for one serves the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from distime.processing.tokenizer import (
+    FRAME_TIME_REF,
+    IM_END,
+    IM_START,
+    IMG_CONTEXT,
+    IMG_END,
+    IMG_START,
+    TokenIds,
+    encode,
+    start_ids,
+)
+
+IGNORE_INDEX = -100
+VIDEO_TAG, IMAGE_TAG = "<video>", "<image>"
+ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+"""Who speaks: the name in annotation files -> the name in the prompt."""
+
+INTERNVL2_5_SYSTEM = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的"
+    "多模态大语言模型。"
+)
+
+# ------------------------------------------------------------------------------ questions
+
+JOIN = {
+    "train": "\n",
+    "charades": "",
+    "anet": "",
+    "qvh": "",
+    "youcook2_dvc": "",
+    "anet_dvc": "",
+    "mvbench": "",
+    "demo": "",
+    "nextgqa": "\n",
+    "longvideobench": "\n",
+}
+"""What stands between the frames and the question. Published evaluations differ in this."""
+
+YOUCOOK2_CAPTIONING = (
+    "Identify and localize a series of steps or actions occurring in the video, providing start "
+    "and end timestamps and related descriptions."
+)
+ANET_CAPTIONING = (
+    "Localize a series of activity events in the video, output the start and end timestamp for "
+    "each event, and describe each event with sentences."
+)
+_RETRIEVAL = (
+    "Give you {article} textual query: '{query}'. When does the described content occur in the "
+    "video? Please return the timestamp in seconds."
+)
+_CHOOSE = (
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail "
+    "and movement of objects, and the action and pose of persons. Based on your observations, "
+    "select the best option that accurately addresses the question.\n\n"
+)
+
+
+def moment_retrieval_question(query: str) -> str:
+    """Charades-STA, ActivityNet and QVHighlights: when does ``query`` happen?"""
+    return _RETRIEVAL.format(article="a", query=query.lstrip())
+
+
+def nextgqa_time_question(question: str) -> str:
+    """NExT-GQA, first stage: when is that which the question asks about?"""
+    return _RETRIEVAL.format(article="the", query=question)
+
+
+def nextgqa_choice_question(question: str, options: Sequence[str]) -> str:
+    """NExT-GQA, second stage: options are numbered from (0)."""
+    listed = "\n".join(f"({i}) {option}" for i, option in enumerate(options))
+    return f"{_CHOOSE}Question1: {question}\nOptions:\n{listed}\nOnly give the best option."
+
+
+def mvbench_question(question: str, options: Sequence[str]) -> str:
+    """MVBench: options are lettered from (A)."""
+    listed = "\n".join(f"({_letter(i)}) {option}" for i, option in enumerate(options)).rstrip()
+    return f"{_CHOOSE}Question: {question}\nOptions:\n{listed}\nOnly give the best option."
+
+
+def longvideobench_question(question: str, options: Sequence[str]) -> str:
+    """LongVideoBench: options are lettered from A., and the apostrophe is a curly one."""
+    listed = "\n".join(f"{_letter(i)}. {option}" for i, option in enumerate(options))
+    return (
+        f"Question: {question}\nOptions:\n{listed}\n"
+        "Answer with the option\N{RIGHT SINGLE QUOTATION MARK}s letter from the given choices "
+        "directly."
+    )
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+# ------------------------------------------------------------------------- turns and media
+
+
+class PromptError(ValueError):
+    """A conversation cannot become a sequence; the message says why and what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation: ``speaker`` is "system", "human" or "gpt"."""
+
+    speaker: str
+    text: str
+
+    @classmethod
+    def of(cls, turn: Turn | Mapping[str, str]) -> Turn:
+        """Accept a turn as it stands in annotation files: ``{"from": ..., "value": ...}``."""
+        return turn if isinstance(turn, Turn) else cls(turn["from"], turn["value"])
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatTemplate:
+    """How turns are written. The default is InternVL2.5's template, as published weights know it.
+
+    Attributes:
+        system_message: the text of the system turn, None for no system turn. A conversation's
+            own first "system" turn replaces it.
+    """
+
+    system_message: str | None = INTERNVL2_5_SYSTEM
+
+    def header(self, speaker: str) -> str:
+        """Return what opens a turn."""
+        return f"{IM_START}{ROLES[speaker]}\n"
+
+    def turn(self, speaker: str, text: str) -> str:
+        """Return a whole turn with its header, end token and final newline."""
+        return f"{self.header(speaker)}{text}{IM_END}\n"
+
+    def prompt(self, question: str, history: Sequence[tuple[str, str]] = ()) -> str:
+        """Return the text that the model continues with its answer.
+
+        Args:
+            question: the user's text, media blocks included.
+            history: earlier (question, answer) pairs.
+        """
+        text = "" if self.system_message is None else self.turn("system", self.system_message)
+        for asked, answered in history:
+            text += self.turn("human", asked) + self.turn("gpt", answered)
+        return text + self.turn("human", question) + self.header("gpt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Media:
+    """What a conversation looks at: the frames of a video, or images, or nothing.
+
+    Attributes:
+        tokens_per_image: ``<IMG_CONTEXT>`` tokens of one frame or one image tile.
+        num_frames: frames of the video, 0 where there is none.
+        image_tiles: tiles of each image, in order.
+    """
+
+    tokens_per_image: int = 0
+    num_frames: int = 0
+    image_tiles: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.num_frames and self.image_tiles:
+            raise PromptError("an item has a video or images, not both")
+
+    @property
+    def num_image_tokens(self) -> int:
+        """``<IMG_CONTEXT>`` tokens of everything together."""
+        return self.tokens_per_image * (self.num_frames + sum(self.image_tiles))
+
+    def place(self, text: str, join: str = "\n") -> str:
+        """Return the first human turn with its ``<video>`` or ``<image>`` tags filled in.
+
+        A tag is replaced where it stands; what follows it is left as written. Without a tag the
+        video (or the only image) comes first, then ``join``, then the text.
+
+        Raises:
+            PromptError: the tags do not match the media.
+        """
+        videos, images = text.count(VIDEO_TAG), text.count(IMAGE_TAG)
+        if self.num_frames:
+            if images or videos > 1:
+                raise PromptError(
+                    f"an item with a video takes one {VIDEO_TAG} tag and no {IMAGE_TAG}, "
+                    f"found {videos} and {images}: keep one {VIDEO_TAG} in the first turn"
+                )
+            block = video_block(self.num_frames, self.tokens_per_image)
+            return text.replace(VIDEO_TAG, block) if videos else block + join + text
+        if videos:
+            raise PromptError(f"{VIDEO_TAG} in an item without a video: remove the tag")
+        blocks = [image_block(tiles * self.tokens_per_image) for tiles in self.image_tiles]
+        if not images and len(blocks) == 1:
+            return blocks[0] + join + text
+        if images != len(blocks):
+            raise PromptError(
+                f"{images} {IMAGE_TAG} tags for {len(blocks)} images: write one tag per image"
+            )
+        first, *rest = text.split(IMAGE_TAG)
+        return first + "".join(block + piece for block, piece in zip(blocks, rest, strict=True))
+
+
+NO_MEDIA = Media()
+
+
+def image_block(num_tokens: int) -> str:
+    """Return the text that stands for one image of ``num_tokens`` visual tokens."""
+    return f"{IMG_START}{IMG_CONTEXT * num_tokens}{IMG_END}"
+
+
+def video_block(num_frames: int, tokens_per_image: int) -> str:
+    """Return the text that stands for a video: a time token and an image for each frame."""
+    return "\n".join([f"{FRAME_TIME_REF}: {image_block(tokens_per_image)}"] * num_frames)
+
+
+# ------------------------------------------------------------------------------- token ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A training sequence, or the suffix of one behind a shared prefix.
+
+    Attributes:
+        input_ids: L token ids.
+        labels: L ids, -100 where nothing is learned.
+        num_time_stamps: ``<TIME_STAMP>`` tokens in it: the first that many intervals of the
+            item's targets belong to it. Fewer than the item's only when it was cut.
+        num_cut: tokens cut off its end to fit ``max_length``.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    num_time_stamps: int
+    num_cut: int = 0
+
+    @property
+    def is_truncated(self) -> bool:
+        """True when tokens were cut off."""
+        return self.num_cut > 0
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    question: str,
+    media: Media = NO_MEDIA,
+    *,
+    history: Sequence[tuple[str, str]] = (),
+    join: str = "\n",
+) -> list[int]:
+    """Return the ids of a generation prompt; the media stand in its first human turn.
+
+    Args:
+        tokenizer: a tokenizer of `load_tokenizer`.
+        template: the chat template.
+        question: the user's text, with or without media tags.
+        media: what it is about.
+        history: earlier (question, answer) pairs.
+        join: what stands between frames and question, see `JOIN`.
+
+    Raises:
+        PromptError: media tags or tokens in the text do not match the media.
+    """
+    questions = [asked for asked, _ in history] + [question]
+    questions[0] = media.place(questions[0], join)
+    _refuse_media_tags(questions[1:] + [answer for _, answer in history])
+    history = [(asked, answer) for asked, (_, answer) in zip(questions, history, strict=False)]
+    ids = start_ids(tokenizer) + encode(tokenizer, template.prompt(questions[-1], history))
+    _check_media_tokens(ids, TokenIds.of(tokenizer), media)
+    return ids
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    conversations: Sequence[Turn | Mapping[str, str]],
+    media: Media = NO_MEDIA,
+    *,
+    max_length: int | None = None,
+) -> Encoded:
+    """Return the training sequence of a conversation.
+
+    Turns are tokenised one by one. Supervised are the assistant's text and its ``<|im_end|>``,
+    not the header before it nor the newline after it.
+
+    Args:
+        tokenizer: a tokenizer of `load_tokenizer`.
+        template: the chat template; a first "system" turn replaces its system message.
+        conversations: the turns, as `Turn` or as annotation files write them.
+        media: what the conversation is about.
+        max_length: longest sequence. Only the tail of answers is ever cut, and
+            ``Encoded.num_cut`` and ``Encoded.num_time_stamps`` say what went.
+
+    Raises:
+        PromptError: unknown speakers, media tags or tokens that do not match the media, nothing
+            supervised, or a cut that would reach the frames or the first supervised token.
+    """
+    tokens = TokenIds.of(tokenizer)
+    header_length = len(encode(tokenizer, template.header("gpt")))
+    input_ids = start_ids(tokenizer)
+    labels = [IGNORE_INDEX] * len(input_ids)
+    for turn in _fill_in(template, conversations, media):
+        ids = encode(tokenizer, template.turn(turn.speaker, turn.text))
+        turn_labels = [IGNORE_INDEX] * len(ids)
+        if turn.speaker == "gpt":
+            # A tokenizer that drops white space has no newline at the end.
+            stop = len(ids) if ids[-1] == tokens.im_end else len(ids) - 1
+            turn_labels[header_length:stop] = ids[header_length:stop]
+        input_ids += ids
+        labels += turn_labels
+
+    _check_media_tokens(input_ids, tokens, media)
+    num_cut = 0 if max_length is None else max(0, len(input_ids) - max_length)
+    if num_cut:
+        _check_cut(input_ids, labels, tokens, max_length)
+        del input_ids[max_length:], labels[max_length:]
+    if all(label == IGNORE_INDEX for label in labels):
+        raise PromptError('nothing to learn: the conversation has no "gpt" turn')
+    return Encoded(input_ids, labels, input_ids.count(tokens.time_stamp), num_cut)
+
+
+def encode_items(
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    media: Media,
+    items: Sequence[Sequence[Turn | Mapping[str, str]]],
+    *,
+    max_length: int | None = None,
+) -> tuple[list[int], list[Encoded]]:
+    """Split conversations about the same media into one shared prefix and a suffix for each.
+
+    ``prefix + suffix.input_ids`` is, token for token, `encode_conversation` of the item alone.
+    The prefix holds all media tokens, no ``<TIME_STAMP>`` and nothing supervised, and each suffix
+    begins with an unsupervised token: the prefix predicts nothing that is learned.
+
+    Args:
+        tokenizer: a tokenizer of `load_tokenizer`.
+        template: the chat template.
+        media: what all the items are about.
+        items: one conversation each.
+        max_length: longest prefix + suffix, see `encode_conversation`.
+
+    Returns:
+        The prefix's ids and one `Encoded` suffix per item.
+
+    Raises:
+        PromptError: an item cannot be encoded (it is named by its index), or items differ
+            before the end of the media.
+    """
+    if not items:
+        raise PromptError("no items to share a prefix")
+    tokens = TokenIds.of(tokenizer)
+    encoded = []
+    for index, item in enumerate(items):
+        try:
+            encoded.append(
+                encode_conversation(tokenizer, template, item, media, max_length=max_length)
+            )
+        except PromptError as error:
+            raise PromptError(f"item {index}: {error}") from None
+    length = common_prefix(
+        [one.input_ids[: _shareable(one, tokens) + 1] for one in encoded],
+        _media_end(encoded[0].input_ids, tokens),
+    )
+    suffixes = [
+        dataclasses.replace(one, input_ids=one.input_ids[length:], labels=one.labels[length:])
+        for one in encoded
+    ]
+    return encoded[0].input_ids[:length], suffixes
+
+
+def common_prefix(sequences: Sequence[Sequence[int]], min_length: int = 0) -> int:
+    """Return how many ids the sequences share from the start, leaving each at least one more.
+
+    Args:
+        sequences: lists of token ids, none empty.
+        min_length: the least that must be shared: the end of the media, see `media_length`.
+
+    Raises:
+        PromptError: fewer than ``min_length`` ids are shared.
+    """
+    shared = len(os.path.commonprefix([list(ids) for ids in sequences]))
+    length = min(shared, min(map(len, sequences)) - 1)
+    if length < min_length:
+        raise PromptError(
+            f"only {length} tokens are shared, but the frames reach to token {min_length}: items "
+            "that share a video need the same system message, the same words before <video> and "
+            "no <TIME_STAMP> there"
+        )
+    return length
+
+
+def media_length(tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int]) -> int:
+    """Return the length of the shortest prefix with every media token (0 without media)."""
+    return _media_end(input_ids, TokenIds.of(tokenizer))
+
+
+def _fill_in(
+    template: ChatTemplate, conversations: Sequence[Turn | Mapping[str, str]], media: Media
+) -> list[Turn]:
+    """Return the turns to tokenise: system turn first, media in the first human turn."""
+    turns = [Turn.of(turn) for turn in conversations]
+    unknown = sorted({turn.speaker for turn in turns} - set(ROLES))
+    if unknown:
+        raise PromptError(f"unknown speaker {unknown[0]!r}: use one of {', '.join(ROLES)}")
+    system = (
+        [Turn("system", template.system_message)] if template.system_message is not None else []
+    )
+    if turns and turns[0].speaker == "system":
+        system, turns = turns[:1], turns[1:]
+    if not turns or turns[0].speaker != "human":
+        raise PromptError('the conversation must begin with a "human" turn (after "system")')
+    _refuse_media_tags([turn.text for turn in system + turns[1:]])
+    first = Turn("human", media.place(turns[0].text))
+    return [*system, first, *turns[1:]]
+
+
+def _refuse_media_tags(texts: Sequence[str]) -> None:
+    for tag in (VIDEO_TAG, IMAGE_TAG):
+        if any(tag in text for text in texts):
+            raise PromptError(f"{tag} outside the first human turn: move the tag there")
+
+
+def _check_media_tokens(ids: list[int], tokens: TokenIds, media: Media) -> None:
+    for name, token, expected in (
+        (IMG_CONTEXT, tokens.img_context, media.num_image_tokens),
+        (FRAME_TIME_REF, tokens.frame_time_ref, media.num_frames),
+    ):
+        if (found := ids.count(token)) != expected:
+            raise PromptError(
+                f"{found} {name} tokens where the media have {expected}: the text itself must not "
+                f"contain {name}"
+            )
+
+
+def _check_cut(ids: list[int], labels: list[int], tokens: TokenIds, max_length: int) -> None:
+    """Refuse to cut anything but the tail of answers."""
+    if (end := _media_end(ids, tokens)) > max_length:
+        raise PromptError(
+            f"max_length {max_length} cuts into the frames, which reach to token {end} of "
+            f"{len(ids)}: raise max_length or take fewer frames"
+        )
+    if all(label == IGNORE_INDEX for label in labels[:max_length]):
+        raise PromptError(
+            f"max_length {max_length} leaves nothing supervised of {len(ids)} tokens: raise "
+            "max_length, take fewer frames or shorten the question"
+        )
+
+
+def _media_end(ids: Sequence[int], tokens: TokenIds) -> int:
+    media = (tokens.img_context, tokens.frame_time_ref)
+    return next((i + 1 for i in reversed(range(len(ids))) if ids[i] in media), 0)
+
+
+def _shareable(one: Encoded, tokens: TokenIds) -> int:
+    """Length of the longest prefix without time tokens whose next token is not supervised."""
+    first_supervised = next(i for i, label in enumerate(one.labels) if label != IGNORE_INDEX)
+    if tokens.time_stamp in one.input_ids:
+        return min(first_supervised - 1, one.input_ids.index(tokens.time_stamp))
+    return first_supervised - 1
