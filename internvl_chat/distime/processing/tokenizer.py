@@ -174,7 +174,7 @@ class TokenIds:
 
 
 def _id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
-    """Return a token's id, None where the tokenizer does not have it (quick: no vocabulary copy)."""
+    """Return a token's id, or None; unlike ``get_vocab`` this copies no vocabulary."""
     index = tokenizer.convert_tokens_to_ids(token)
     return index if index is not None and tokenizer.convert_ids_to_tokens(index) == token else None
 
