@@ -1,0 +1,57 @@
+"""Configuration of a DisTime model: an InternVL configuration and the few numbers of its time parts."""
+
+from __future__ import annotations
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, InternVLConfig
+
+DISTRIBUTION_REDUCTIONS = ("sum", "mean")
+
+
+@strict
+class DisTimeConfig(InternVLConfig):
+    """An `InternVLConfig` with the time parts of DisTime (paper, section 3).
+
+    Args:
+        reg_max: number of intervals that normalised time is cut into; a boundary is a distribution
+            over `reg_max + 1` bins (published flag `dec_reg`).
+        enc_sigma: standard deviation, in bins, of the Gaussians that the time encoder reads.
+        layer_num: number of linear layers of the time encoder and of the time decoder.
+        time_token_id: id of `<TIME_STAMP>`.
+        frame_time_token_id: id of `<FRAME_TIME_REF>`.
+        text_loss_weight: weight of the cross-entropy of the text.
+        distribution_loss_weight: weight of the distribution focal loss.
+        iou_loss_weight: weight of the DIoU loss.
+        distribution_loss_reduction: `"sum"`, as published, adds the loss of a sample's boundaries
+            and divides by `reg_max`, so that it grows with the number of events; `"mean"` averages
+            over the boundaries.
+    """
+
+    model_type = "distime"
+
+    reg_max: int = 32
+    enc_sigma: float = 1.0
+    layer_num: int = 3
+    time_token_id: int | None = None
+    frame_time_token_id: int | None = None
+    text_loss_weight: float = 1.0
+    distribution_loss_weight: float = 1.0
+    iou_loss_weight: float = 1.0
+    distribution_loss_reduction: str = "sum"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.reg_max < 1 or self.layer_num < 1 or self.enc_sigma <= 0:
+            raise ValueError(
+                "reg_max and layer_num must be at least 1 and enc_sigma positive; got "
+                f"reg_max={self.reg_max}, layer_num={self.layer_num}, enc_sigma={self.enc_sigma}"
+            )
+        if self.distribution_loss_reduction not in DISTRIBUTION_REDUCTIONS:
+            raise ValueError(
+                f"distribution_loss_reduction must be one of {DISTRIBUTION_REDUCTIONS}, "
+                f"got {self.distribution_loss_reduction!r}"
+            )
+
+
+AutoConfig.register("distime", DisTimeConfig)
