@@ -1,0 +1,249 @@
+"""Which frames of a video the model sees, and the times it is told for them.
+
+Three published rules pick ``num_frames`` indices from a video of ``total`` frames:
+
+* ``eval``: about the centres of equal segments, optionally inside a bound of seconds;
+* ``train``: one random frame from each of ``num_frames`` segments;
+* ``longvideobench``: the midpoints of equal segments, repeated when the video is too short.
+
+The rules are pure functions on numbers. :func:`sample_video` opens a file, applies a rule and
+decodes the chosen frames in one call; :func:`sample_reader` does it for an open reader.
+
+Frame times are rounded to 0.01 s, as the published weights saw them. A constant-rate video has the
+times ``index / fps`` and the duration ``total / fps``; any other has the times in its file.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distime.processing.video import VideoError, VideoReader, open_video
+
+RULES = ("eval", "train", "longvideobench")
+
+
+class PublishedRandom(random.Random):
+    """The random stream of the published training code, for runs that must repeat its draws.
+
+    It is Python's generator, apart from `sample`, which the published code took from NumPy's legacy
+    generator with the same seed (it matters only for videos with about as few frames as wanted).
+    """
+
+    def __init__(self, seed: int):
+        super().__init__(seed)
+        self._numpy = np.random.RandomState(seed)
+
+    def sample(self, population, k, *, counts=None):
+        """Return the first `k` members of a random permutation of `population`."""
+        if counts is not None:
+            raise ValueError("PublishedRandom.sample has no counts")
+        order = self._numpy.permutation(len(population))
+        return [population[i] for i in order[:k]]
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """The frames chosen from a video, and when they are.
+
+    `frames` is uint8 RGB ``(n, H, W, 3)``; `times` has one time per frame in seconds, rounded to
+    0.01, 0 being the start of the video; `duration` is that of the whole video in seconds, also
+    when the frames come from a part of it; `indices` counts the frames of the file from 0.
+    """
+
+    frames: np.ndarray
+    times: list[float]
+    duration: float
+    indices: list[int]
+
+
+def _check_counts(total: int, num_frames: int) -> None:
+    if total < 1:
+        raise ValueError(f"cannot sample from {total} frames; a video needs at least one")
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}; ask for at least one frame")
+
+
+def seconds_to_index(seconds: float, fps: float, timestamps: Sequence[float] | None = None) -> int:
+    """Return the index of the frame nearest to `seconds`.
+
+    Without `timestamps` (seconds of every frame, ascending) the rate is constant and the answer is
+    the published ``round(seconds * fps)``, which may lie outside the video.
+    """
+    if not math.isfinite(seconds):
+        raise ValueError(f"a bound of {seconds} seconds is no time; pass None for the whole video")
+    if timestamps is None:
+        return round(seconds * fps)
+    times = np.asarray(timestamps, dtype=np.float64)
+    right = int(np.searchsorted(times, seconds))
+    if right == 0:
+        return 0
+    if right == len(times):
+        return len(times) - 1
+    # A tie goes to the even index, as round() does on a constant rate.
+    before, after = seconds - times[right - 1], times[right] - seconds
+    if before == after:
+        return right if right % 2 == 0 else right - 1
+    return right if after < before else right - 1
+
+
+def eval_frame_indices(
+    total: int,
+    num_frames: int,
+    *,
+    fps: float = 0.0,
+    bound: tuple[float, float] | None = None,
+    first_index: int = 0,
+    timestamps: Sequence[float] | None = None,
+) -> list[int]:
+    """Pick `num_frames` of `total` frames by the published evaluation rule.
+
+    `bound` is (start, end) in seconds, converted with `fps`, or with `timestamps` where the rate
+    varies. Frames are numbered from `first_index` (1 in folders of numbered images), and so are the
+    answers. They are ascending unless the bound is reversed, may repeat, and always lie inside the
+    video: the published rule leaves it when the bound does.
+
+    Raises ValueError for no frames, no rate with a bound, or a bound that is not finite.
+    """
+    _check_counts(total, num_frames)
+    last = total - 1 + first_index
+    start, end = first_index, last
+    if bound is not None:
+        if timestamps is None and not fps > 0:
+            raise ValueError(f"a bound in seconds needs a frame rate above 0, not {fps}")
+        start = max(first_index, seconds_to_index(bound[0], fps, timestamps))
+        end = min(seconds_to_index(bound[1], fps, timestamps), last)
+    segment = (end - start) / num_frames
+    indices = [int(start + segment / 2 + np.round(segment * i)) for i in range(num_frames)]
+    return [min(max(index, first_index), last) for index in indices]
+
+
+def longvideobench_frame_indices(total: int, num_frames: int) -> list[int]:
+    """Pick `num_frames` of `total` frames as the LongVideoBench script does.
+
+    The midpoints of equal segments; a video with fewer frames gives each once, then its last again.
+    """
+    _check_counts(total, num_frames)
+    wanted = min(num_frames, total)
+    edges = np.linspace(0, total, wanted + 1).astype(int).tolist()
+    indices = [(edges[i] + edges[i + 1] - 1) // 2 for i in range(wanted)]
+    return indices + [indices[-1]] * (num_frames - wanted)
+
+
+def train_segments(total: int, num_frames: int) -> list[tuple[int, int]]:
+    """Split `total` frames into at most `num_frames` segments (first frame, last frame)."""
+    _check_counts(total, num_frames)
+    edges = np.linspace(0, total, min(num_frames, total) + 1).astype(int).tolist()
+    return [(edges[i], edges[i + 1] - 1) for i in range(len(edges) - 1)]
+
+
+def train_frame_indices(total: int, num_frames: int, rng: random.Random | None = None) -> list[int]:
+    """Pick `num_frames` of `total` frames by the published training rule.
+
+    With `rng`, one random frame per segment; the last frame of a segment is never drawn, and where
+    a segment has but one frame a sorted random subset of all frames is taken instead. Without
+    `rng`, the middle frame of each segment. A video with too few frames repeats its last choice.
+    """
+    segments = train_segments(total, num_frames)
+    if rng is None:
+        indices = [(first + last) // 2 for first, last in segments]
+    elif any(first == last for first, last in segments):
+        indices = sorted(rng.sample(range(total), len(segments)))
+    else:
+        indices = [rng.choice(range(first, last)) for first, last in segments]
+    return indices + [indices[-1]] * (num_frames - len(indices))
+
+
+def sample_indices(
+    reader: VideoReader,
+    num_frames: int,
+    *,
+    rule: str = "eval",
+    bound: tuple[float, float] | None = None,
+    rng: random.Random | None = None,
+) -> tuple[list[int], list[float], float]:
+    """Return (indices, times in seconds, duration in seconds) for an open video, decoding nothing.
+
+    `rule` is one of `RULES`; `bound` (start, end) in seconds belongs to ``eval``, `rng` to
+    ``train`` (None: the middle of each segment). Times and duration are rounded to 0.01 s, except
+    LongVideoBench's duration, which its script leaves unrounded. A duration that would round to 0
+    is kept as it is, so that times can be divided by it.
+
+    Raises ValueError for a rule or an argument that does not fit, VideoError for a video of zero
+    duration.
+    """
+    if rule not in RULES:
+        raise ValueError(f"no sampling rule {rule!r}; choose one of {', '.join(RULES)}")
+    if bound is not None and rule != "eval":
+        raise ValueError(f"the rule {rule!r} samples the whole video; a bound needs 'eval'")
+    if rng is not None and rule != "train":
+        raise ValueError(f"the rule {rule!r} has nothing random; rng needs 'train'")
+    if not reader.duration > 0:
+        raise VideoError(
+            f"{reader.path}: the video lasts {reader.duration} s; it needs a length above 0"
+        )
+    shift = reader.first_index
+    if rule == "train":
+        indices = train_frame_indices(reader.num_frames, num_frames, rng)
+    elif rule == "longvideobench":
+        indices = longvideobench_frame_indices(reader.num_frames, num_frames)
+    else:
+        numbers = eval_frame_indices(
+            reader.num_frames,
+            num_frames,
+            fps=reader.fps,
+            bound=bound,
+            first_index=shift,
+            timestamps=None if reader.constant_rate else reader.timestamps,
+        )
+        indices = [number - shift for number in numbers]
+    if reader.constant_rate:
+        times = [(index + shift) / reader.fps for index in indices]
+    else:
+        times = [float(reader.timestamps[index]) for index in indices]
+    if rule == "train":
+        times = [round(time, 2) for time in times]
+    else:
+        # NumPy and Python disagree on some ties (1.115 s at 200 fps); the published evaluation
+        # rounds NumPy numbers, the published training Python's.
+        times = [float(np.round(time, 2)) for time in times]
+    duration = reader.duration
+    if rule != "longvideobench":
+        duration = round(duration, 2) or duration
+    return indices, times, duration
+
+
+def sample_reader(
+    reader: VideoReader,
+    num_frames: int,
+    *,
+    rule: str = "eval",
+    bound: tuple[float, float] | None = None,
+    rng: random.Random | None = None,
+) -> VideoSample:
+    """Choose frames of an open video as `sample_indices` does, and decode them."""
+    indices, times, duration = sample_indices(reader, num_frames, rule=rule, bound=bound, rng=rng)
+    return VideoSample(reader.frames(indices), times, duration, indices)
+
+
+def sample_video(
+    path: str | Path,
+    num_frames: int,
+    *,
+    rule: str = "eval",
+    bound: tuple[float, float] | None = None,
+    rng: random.Random | None = None,
+    backend: str = "pyav",
+) -> VideoSample:
+    """Open a video, choose `num_frames` frames by `rule` and decode them.
+
+    See `sample_indices` for the rules and `open_video` for what `path` may be.
+    Raises VideoError, which names the file, for anything wrong with it.
+    """
+    with open_video(path, backend=backend) as reader:
+        return sample_reader(reader, num_frames, rule=rule, bound=bound, rng=rng)
