@@ -318,7 +318,10 @@ def encode_conversation(
     header_length = len(encode(tokenizer, template.header("gpt")))
     input_ids = start_ids(tokenizer)
     labels = [IGNORE_INDEX] * len(input_ids)
-    for turn in _fill_in(template, conversations, media):
+    turns = place_media(conversations, media)
+    if turns[0].speaker != "system" and template.system_message is not None:
+        turns.insert(0, Turn("system", template.system_message))
+    for turn in turns:
         ids = encode(tokenizer, template.turn(turn.speaker, turn.text))
         turn_labels = [IGNORE_INDEX] * len(ids)
         if turn.speaker == "gpt":
@@ -414,24 +417,25 @@ def media_length(tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int]) -
     return _media_end(input_ids, TokenIds.of(tokenizer))
 
 
-def _fill_in(
-    template: ChatTemplate, conversations: Sequence[Turn | Mapping[str, str]], media: Media
+def place_media(
+    conversations: Sequence[Turn | Mapping[str, str]], media: Media = NO_MEDIA
 ) -> list[Turn]:
-    """Return the turns to tokenise: system turn first, media in the first human turn."""
+    """Return a conversation's turns with its media in the first human turn.
+
+    Raises:
+        PromptError: an unknown speaker, no human turn at the start, or media tags that do not
+            match the media or stand in another turn.
+    """
     turns = [Turn.of(turn) for turn in conversations]
     unknown = sorted({turn.speaker for turn in turns} - set(ROLES))
     if unknown:
         raise PromptError(f"unknown speaker {unknown[0]!r}: use one of {', '.join(ROLES)}")
-    system = (
-        [Turn("system", template.system_message)] if template.system_message is not None else []
-    )
-    if turns and turns[0].speaker == "system":
-        system, turns = turns[:1], turns[1:]
-    if not turns or turns[0].speaker != "human":
+    first = 1 if turns and turns[0].speaker == "system" else 0
+    if len(turns) == first or turns[first].speaker != "human":
         raise PromptError('the conversation must begin with a "human" turn (after "system")')
-    _refuse_media_tags([turn.text for turn in system + turns[1:]])
-    first = Turn("human", media.place(turns[0].text))
-    return [*system, first, *turns[1:]]
+    _refuse_media_tags([turn.text for i, turn in enumerate(turns) if i != first])
+    turns[first] = Turn("human", media.place(turns[first].text))
+    return turns
 
 
 def _refuse_media_tags(texts: Sequence[str]) -> None:
