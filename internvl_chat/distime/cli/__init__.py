@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "check": "check training data: files, turns, intervals, lengths in tokens",
     "score": "score a prediction file of a benchmark",
 }
 

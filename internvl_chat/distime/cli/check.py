@@ -1,0 +1,119 @@
+"""Check training data: the meta file, every annotation line and every media file it names.
+
+distime check META.json                             files, turns, intervals, durations
+distime check META.json --checkpoint CHECKPOINT     also the lengths of sequences in tokens
+
+Prints every problem as FILE:LINE: error|warning: MESSAGE, then counts. The exit code is 1 when
+there are errors. See docs/DATA.md for the format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from distime.data.schema import ERROR, WARNING, CheckedLine, check
+from distime.processing.tokenizer import TokenizerError, add_special_tokens, load_tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``distime check``."""
+    parser.add_argument("meta", metavar="META.json", type=Path)
+    parser.add_argument(
+        "--checkpoint", metavar="PATH", help="count tokens with this checkpoint's tokenizer"
+    )
+    parser.add_argument("--num-frames", type=int, default=16, help="frames of a video (16)")
+    parser.add_argument(
+        "--tokens-per-image", type=int, help="visual tokens of a frame (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=8192, help="longest sequence in tokens (8192)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    parser.add_argument(
+        "--no-open",
+        action="store_true",
+        help="only look whether media files exist; do not open them (no durations)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the problems and the counts; return 1 if there are errors."""
+    settings = {"num_frames": args.num_frames, "open_media": not args.no_open}
+    if args.checkpoint is not None:
+        try:
+            tokenizer = load_tokenizer(args.checkpoint)
+            add_special_tokens(tokenizer)
+            settings["tokens_per_image"] = args.tokens_per_image or tokens_per_image(
+                Path(args.checkpoint)
+            )
+        except TokenizerError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        settings |= {"tokenizer": tokenizer, "max_length": args.max_length}
+
+    severities = Counter()
+    counts = Counter()
+    lengths: list[int] = []
+    with tqdm(unit=" items", disable=None) as bar:
+
+        def count(line: CheckedLine) -> None:
+            bar.update()
+            counts["items"] += 1
+            counts["intervals"] += line.num_events
+            counts["clamped"] += line.num_clamped
+            if line.num_tokens is not None:
+                lengths.append(line.num_tokens)
+
+        workers = args.workers if args.workers > 1 else 0
+        for problem in check(args.meta, workers=workers, on_line=count, **settings):
+            severities[problem.severity] += 1
+            bar.write(str(problem))
+
+    print(
+        f"{counts['items']} items, {counts['intervals']} intervals ({counts['clamped']} reach "
+        f"beyond their video), {severities[ERROR]} errors, {severities[WARNING]} warnings"
+    )
+    if lengths:
+        print(histogram(lengths))
+    return int(severities[ERROR] > 0)
+
+
+def tokens_per_image(checkpoint: Path) -> int:
+    """Return the visual tokens of one frame, from a checkpoint's config.json (either layout).
+
+    Raises:
+        TokenizerError: the file is missing or says neither way; the message names the flag.
+    """
+    try:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        if "image_seq_length" in config:
+            return config["image_seq_length"]
+        grid = config["force_image_size"] / config["vision_config"]["patch_size"]
+        return round((grid * config["downsample_ratio"]) ** 2)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TokenizerError(
+            f"{checkpoint / 'config.json'} does not tell the visual tokens of a frame "
+            f"({error!r}): give --tokens-per-image"
+        ) from error
+
+
+def histogram(lengths: Sequence[int], bins: int = 32) -> str:
+    """Return one line that shows how lengths in tokens are spread."""
+    lengths = np.asarray(lengths)
+    low, high = lengths.min(), lengths.max()
+    heights, _ = np.histogram(lengths, bins=min(bins, int(high - low) + 1))
+    blocks = np.array(list(" ▁▂▃▄▅▆▇█"))
+    bar = "".join(blocks[np.ceil(heights / heights.max() * 8).astype(int)])
+    middle, most = np.percentile(lengths, [50, 95])
+    return f"tokens: {low} |{bar}| {high}, median {middle:.0f}, 95 % up to {most:.0f}"
