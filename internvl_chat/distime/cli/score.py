@@ -95,9 +95,8 @@ def score_and_print(
     """Score, print the table and write ``output``; without predictions take the newest ones."""
     if not predictions:
         predictions = [newest_predictions(benchmark)]
-    expect_usage(len(predictions) == 1, f"{benchmark} takes one prediction file")
-    print(f"scoring {predictions[0]}")
-    result = score(benchmark, predictions[0], gt, **options)
+    print(f"scoring {', '.join(map(str, predictions))}")
+    result = score(benchmark, predictions, gt, **options)
     print(result.table())
     if output is not None:
         result.write(output)

@@ -10,7 +10,6 @@ taking the mean and divides by N + 1e-5; ``published=True`` reports that beside 
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,9 +57,8 @@ def evaluate(predictions: Predictions, queries: list[Query], *, published: bool 
         MetricError: there is no query to score.
     """
     expect(queries, "ground truth", "it holds no query.")
-    counts: Counter[str] = Counter(
-        dict.fromkeys(("missing", "no_answer", "reversed", "out_of_range", "unknown"), 0)
-    )
+    names = ("missing", "no_answer", "reversed", "out_of_range", "unknown")
+    counts = dict.fromkeys(names, 0)
     hits = dict.fromkeys(THRESHOLDS, 0)
     total = 0.0
     for query in queries:

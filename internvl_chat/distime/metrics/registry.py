@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ class Benchmark:
     """Name on the command line, the same as in ``evaluate.sh``."""
     title: str
     """Name of its folder under ``results/``."""
-    module: str
-    """Module of ``distime.metrics`` with ``score_files(pred, gt, *, published, ...)``."""
+    scorer: str
+    """``module:function`` in ``distime.metrics``, called ``(pred, gt, published=..., ...)``."""
     predictions: tuple[str, ...]
     """File names that evaluation writes, best first."""
     ground_truth: str | None
     """Default annotation under ``data_example/``."""
     gt_optional: bool = False
     """Whether predictions can be scored without the annotation."""
+    file_limit: int = 1
+    """How many prediction files its scorer takes together."""
     options: tuple[str, ...] = ()
-    """Further keyword arguments that its ``score_files`` takes."""
+    """Further keyword arguments that its scorer takes."""
 
 
 BENCHMARKS = {
@@ -41,9 +43,49 @@ BENCHMARKS = {
         Benchmark(
             "charades",
             "Charades-STA",
-            "charades",
+            "charades:score_files",
             ("results.json",),
             "charades/charades_sta_test.json",
+        ),
+        Benchmark(
+            "anet",
+            "ANet-Caption",
+            "anet:score_files",
+            ("results.json",),
+            "anet/val_2.json",
+        ),
+        Benchmark(
+            "qvh",
+            "QVHighlight",
+            "qvhighlights:score_files",
+            ("results.json",),
+            "qvhighlights/val.json",
+            gt_optional=True,
+        ),
+        Benchmark(
+            "nextgqa",
+            "NExtGQA",
+            "nextgqa:score_files",
+            ("result.json",),
+            "nextgqa/gsub_test.json",
+            file_limit=2,
+        ),
+        Benchmark(
+            "mvbench",
+            "MVBench",
+            "multiple_choice:score_mvbench",
+            # The published raw file holds the rows of one process; the final one covers all.
+            ("MVBench_result_final.json", "MVBench.json"),
+            None,
+            gt_optional=True,
+        ),
+        Benchmark(
+            "longvideobench",
+            "LongVideoBench",
+            "multiple_choice:score_longvideobench",
+            ("result.json",),
+            "longvideobench/lvb_val.json",
+            gt_optional=True,
         ),
     )
 }
@@ -52,7 +94,7 @@ BENCHMARKS = {
 
 def score(
     benchmark: str,
-    pred_path: str | Path,
+    pred_path: str | Path | Sequence[str | Path],
     gt_path: str | Path | None = None,
     *,
     published: bool = False,
@@ -62,7 +104,8 @@ def score(
 
     Args:
         benchmark: a name of ``BENCHMARKS``.
-        pred_path: the predictions (formats: docs/METRICS.md).
+        pred_path: the predictions (formats: docs/METRICS.md); ``nextgqa`` takes its two halves
+            as a list, too.
         gt_path: the annotations; by default the benchmark's file under ``data_example/``.
         published: also compute what the published scorer gives.
         options: what only some benchmarks take, such as ``time_unit`` of ``anet_dvc``.
@@ -76,7 +119,13 @@ def score(
     entry = find(benchmark)
     unknown = options.keys() - set(entry.options)
     expect(not unknown, benchmark, f"it takes no option {', '.join(sorted(unknown))}.")
-    pred_path = Path(pred_path)
+    paths = [Path(p) for p in ([pred_path] if isinstance(pred_path, str | Path) else pred_path)]
+    expect(
+        1 <= len(paths) <= entry.file_limit,
+        benchmark,
+        f"it takes {'one or two files' if entry.file_limit > 1 else 'one prediction file'}, "
+        f"not {len(paths)}.",
+    )
     gt = Path(gt_path) if gt_path is not None else default_ground_truth(entry)
     if gt is not None and gt_path is None and not gt.exists():
         if not entry.gt_optional:
@@ -84,10 +133,13 @@ def score(
                 f"{gt}: no such file; put the official annotation there or name it with --gt."
             )
         gt = None
-    scorer = importlib.import_module(f"distime.metrics.{entry.module}")
-    result: Result = scorer.score_files(pred_path, gt, published=published, **options)
-    files = {"predictions": str(pred_path), **({"ground_truth": str(gt)} if gt else {})}
-    return replace(result, files={**files, **result.files})
+    module, function = entry.scorer.split(":")
+    scorer = getattr(importlib.import_module(f"distime.metrics.{module}"), function)
+    result: Result = scorer(
+        paths[0] if len(paths) == 1 else paths, gt, published=published, **options
+    )
+    files = {"predictions": ", ".join(map(str, paths)), **({"ground_truth": str(gt)} if gt else {})}
+    return replace(result, files=files)
 
 
 def find(benchmark: str) -> Benchmark:

@@ -1,0 +1,351 @@
+"""NExT-GQA: question answering that must also point at the moment (Xiao et al., CVPR 2024).
+
+Over the questions with annotated locations, in percent:
+
+- IoU and IoP (intersection over the *predicted* length) with the best of the annotated
+  locations, each maximised on its own; their means are mIoU and mIoP, and IoU@t, IoP@t the
+  shares that reach t.
+- Acc@GQA: right answer and IoP >= 0.5. Acc@QA: right answer, also by question type.
+
+A question without a span is a miss and without an answer is wrong. The published scorer drops
+the former from every denominator and stops at the latter.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distime.metrics.files import (
+    MetricError,
+    expect,
+    interval,
+    is_number,
+    read_json,
+    read_text,
+)
+from distime.metrics.intervals import Interval
+from distime.metrics.result import Result
+
+THRESHOLDS = (0.3, 0.5)
+GROUPS = {
+    "CW": "Why",
+    "CH": "How",
+    "TN": "Bef&Aft",
+    "TP": "Bef&Aft",
+    "TC": "When",
+    "DC": "Cnt",
+    "DL": "Loc",
+    "DO": "Other",
+}
+"""Question type in ``test.csv`` -> the name papers give it."""
+
+Spans = Mapping[str, Interval]
+"""``video_question`` -> predicted span in seconds."""
+
+
+class Answer(NamedTuple):
+    """A chosen option and the right one, both as option numbers; -1 where none was chosen."""
+
+    prediction: int
+    answer: int
+
+
+class Question(NamedTuple):
+    """One question with its annotated locations in seconds."""
+
+    key: str
+    type: str
+    locations: list[Interval]
+
+
+def score_files(
+    pred_path: Path | Sequence[Path], gt_path: Path, *, published: bool = False
+) -> Result:
+    """Score ``result.json``, or its halves ``result_qa.json`` and ``result_gd.json``.
+
+    Args:
+        pred_path: one of the three files, or both halves. With one half only, the metrics that
+            need the other are left out.
+        gt_path: ``gsub_test.json``, with ``test.csv`` beside it, or their folder.
+        published: also compute what the published scorers give.
+    """
+    paths = [pred_path] if isinstance(pred_path, Path) else list(pred_path)
+    answers, spans, counts = read_predictions(paths)
+    questions = read_ground_truth(gt_path)
+    known = {question.key for question in questions}
+    for part in (answers, spans):
+        expect(
+            not part or known & part.keys(),
+            ", ".join(map(str, paths)),
+            f"none of its {len(part or ())} questions is in {gt_path}; is this another benchmark?",
+        )
+    warnings = []
+    if len({path.resolve().parent for path in paths}) > 1:
+        warnings.append("answers and spans come from different folders: are they of one model?")
+    result = evaluate(answers, spans, questions, published=published)
+    counts = {**result.counts, **counts}
+    warnings += result.warnings
+    return Result("nextgqa", result.metrics, counts, result.published_as_run, tuple(warnings))
+
+
+def evaluate(
+    answers: Mapping[str, Answer] | None,
+    spans: Spans | None,
+    questions: Sequence[Question],
+    *,
+    published: bool = False,
+) -> Result:
+    """Score answers, spans or both that are already in memory.
+
+    Raises:
+        MetricError: there is no question to score, or a correct option is not known.
+    """
+    expect(questions, "ground truth", "it holds no question.")
+    counts = {"questions": len(questions)}
+    metrics: dict[str, float] = {}
+    as_run: dict[str, float] = {}
+    warnings = []
+    if spans is not None:
+        counts["missing_spans"] = sum(question.key not in spans for question in questions)
+        counts["reversed"] = sum(
+            spans[q.key][0] > spans[q.key][1] for q in questions if q.key in spans
+        )
+        metrics |= grounding(answers, spans, questions)
+    if answers is not None:
+        counts["missing_answers"] = sum(question.key not in answers for question in questions)
+        counts["unparsable_answers"] = sum(
+            answers[q.key].prediction == -1 for q in questions if q.key in answers
+        )
+        metrics |= accuracy(answers, questions)
+        counts |= {f"questions_{g}": n for g, n in _group_sizes(questions).items()}
+    if published and spans is not None:
+        answered = [question for question in questions if question.key in spans]
+        if answers is not None and any(question.key not in answers for question in answered):
+            warnings.append(
+                "no published-as-run grounding values: the published scorer stops (KeyError) at "
+                "a span without an answer."
+            )
+        elif answered:
+            values = grounding(answers, spans, answered)
+            as_run |= {f"{name}_without_missing": value for name, value in values.items()}
+    if published and answers is not None:
+        if counts["missing_answers"]:
+            warnings.append(
+                "no published-as-run accuracy: the published scorer stops (KeyError) at a "
+                "question without an answer."
+            )
+        else:
+            as_run |= accuracy(answers, questions)
+    return Result("nextgqa", metrics, counts, as_run, tuple(warnings))
+
+
+def grounding(
+    answers: Mapping[str, Answer] | None, spans: Spans, questions: Sequence[Question]
+) -> dict[str, float]:
+    """Return Acc@GQA (where there are answers) and the IoP and IoU metrics, in percent."""
+    overlaps = [
+        best_overlap(spans[question.key], question.locations) if question.key in spans else (0, 0)
+        for question in questions
+    ]
+    metrics = {}
+    if answers is not None:
+        metrics["Acc@GQA"] = _percent(
+            [
+                iop >= 0.5 and _is_right(answers, question)
+                for question, (_, iop) in zip(questions, overlaps, strict=True)
+            ]
+        )
+    for name, values in (("IoP", [p for _, p in overlaps]), ("IoU", [u for u, _ in overlaps])):
+        metrics[f"m{name}"] = _percent(values)
+        metrics |= {f"{name}@{t}": _percent([value >= t for value in values]) for t in THRESHOLDS}
+    return metrics
+
+
+def best_overlap(span: Interval, locations: Sequence[Interval]) -> tuple[float, float]:
+    """Return the best IoU and, separately, the best IoP of a span, both in [0, 1].
+
+    A span of no length has IoU 0, and IoP 1 if it lies within a location; a reversed one has 0.
+    """
+    start, end = span
+    best_iou = best_iop = 0.0
+    for a, b in locations:
+        if start == end:
+            best_iop = max(best_iop, float(a <= start <= b))
+            continue
+        common = min(b, end) - max(a, start)
+        hull = max(b, end) - min(a, start)
+        best_iou = max(best_iou, common / hull if hull > 0 else 0.0)
+        best_iop = max(best_iop, common / (end - start) if end > start else 0.0)
+    return best_iou, best_iop
+
+
+def accuracy(answers: Mapping[str, Answer], questions: Sequence[Question]) -> dict[str, float]:
+    """Return Acc@QA, over all questions and by type, in percent."""
+    right: dict[str, list[bool]] = {"Acc@QA": []}
+    for group in _group_sizes(questions):
+        right[f"Acc@QA_{group}"] = []
+    for question in questions:
+        is_right = _is_right(answers, question)
+        right["Acc@QA"].append(is_right)
+        for group in _groups(question):
+            right[f"Acc@QA_{group}"].append(is_right)
+    return {name: _percent(values) for name, values in right.items()}
+
+
+def _is_right(answers: Mapping[str, Answer], question: Question) -> bool:
+    answer = answers.get(question.key)
+    return answer is not None and answer.prediction == answer.answer
+
+
+def _groups(question: Question) -> tuple[str, str]:
+    return GROUPS[question.type], question.type[0]
+
+
+def _group_sizes(questions: Sequence[Question]) -> Counter[str]:
+    sizes = Counter(group for question in questions for group in _groups(question))
+    order = [*dict.fromkeys(GROUPS.values()), "C", "T", "D"]
+    return Counter({group: sizes[group] for group in order if sizes[group]})
+
+
+def _percent(values: Sequence[float]) -> float:
+    return 100 * sum(values) / len(values)
+
+
+def read_predictions(
+    paths: Sequence[Path],
+) -> tuple[dict[str, Answer] | None, dict[str, Interval] | None, dict[str, int]]:
+    """Return the answers, the spans (None where no file holds them) and counts.
+
+    Raises:
+        MetricError: a file is of none of the three forms, or two files hold the same half.
+    """
+    answers: dict[str, Answer] | None = None
+    spans: dict[str, Interval] | None = None
+    duplicates = 0
+    for path in paths:
+        value, repeated = read_json(path, "NExT-GQA result.json, result_qa.json or result_gd.json")
+        duplicates += len(repeated)
+        if isinstance(value, list):
+            expect(len(paths) == 1, str(path), "a raw result.json is scored alone.")
+            qa, gd, repeats = split(value, str(path))
+            duplicates += repeats
+            return read_answers(qa, str(path)), read_spans(gd, str(path)), {"duplicates": repeats}
+        expect(isinstance(value, dict) and value, str(path), "expected a NExT-GQA result.")
+        if isinstance(next(iter(value.values())), dict):
+            expect(answers is None, str(path), "both files hold answers; name one with spans.")
+            answers = read_answers(value, str(path))
+        else:
+            expect(spans is None, str(path), "both files hold spans; name one with answers.")
+            spans = read_spans(value, str(path))
+    return answers, spans, {"duplicates": duplicates}
+
+
+def split(rows: Sequence[Any], place: str) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """Split the rows of a raw ``result.json`` into its halves and count repeated questions.
+
+    Returns:
+        ``{key: {"prediction": int, "answer": int}}``, ``{key: [start, end]}`` and the repeats
+        (the last one stays); a key is ``video_question``.
+
+    Raises:
+        MetricError: a row is not ``{"qid", "prediction", "timestamp", "target"}``.
+    """
+    qa: dict[str, Any] = {}
+    gd: dict[str, Any] = {}
+    repeats = 0
+    for number, row in enumerate(rows, 1):
+        where = f"{place}, row {number}"
+        fields = {"qid", "prediction", "timestamp", "target"}
+        expect(
+            isinstance(row, dict) and fields <= row.keys(),
+            where,
+            f"expected the fields {', '.join(sorted(fields))}; give result.json of stage 2.",
+        )
+        parts = str(row["qid"]).split("_")
+        expect(len(parts) >= 3, where, f"qid {row['qid']!r} is not TYPE_VIDEO_QUESTION.")
+        key = f"{parts[1]}_{parts[-1]}"
+        repeats += key in qa
+        try:
+            qa[key] = {"prediction": int(row["prediction"]), "answer": int(row["target"])}
+        except (TypeError, ValueError):
+            raise MetricError(
+                f"{where}: prediction {row['prediction']!r} and target {row['target']!r} must be "
+                "option numbers; write -1 where no option was named."
+            ) from None
+        span = row["timestamp"]
+        expect(isinstance(span, list) and span, where, f"timestamp {span!r} is not [start, end].")
+        gd[key] = [span[0], span[-1]]
+    return qa, gd, repeats
+
+
+def read_answers(value: Mapping[str, Any], place: str) -> dict[str, Answer]:
+    """Check the content of a ``result_qa.json``.
+
+    Raises:
+        MetricError: an entry is not ``{"prediction": int, "answer": int}``.
+    """
+    answers = {}
+    for key, entry in value.items():
+        fields = isinstance(entry, dict) and {"prediction", "answer"} <= entry.keys()
+        expect(
+            fields and is_number(entry["prediction"]) and is_number(entry["answer"]),
+            f"{place}, {key}",
+            'expected {"prediction": number, "answer": number}.',
+        )
+        answers[key] = Answer(entry["prediction"], entry["answer"])
+    return answers
+
+
+def read_spans(value: Mapping[str, Any], place: str) -> dict[str, Interval]:
+    """Check the content of a ``result_gd.json``.
+
+    Raises:
+        MetricError: an entry is not ``[start, end]``.
+    """
+    return {key: interval(entry, f"{place}, {key}") for key, entry in value.items()}
+
+
+def read_ground_truth(path: Path) -> list[Question]:
+    """Read ``gsub_test.json`` and the question types of the ``test.csv`` beside it.
+
+    Returns:
+        The questions with locations, in the order of ``test.csv``.
+
+    Raises:
+        MetricError: a file is missing, of another form, or lacks a question of the other.
+    """
+    folder = path if path.is_dir() else path.parent
+    path = folder / "gsub_test.json" if path.is_dir() else path
+    value, _ = read_json(path, "NExT-GQA annotation (gsub_test.json)")
+    try:
+        locations = {
+            f"{video}_{number}": [interval(w, f"{path}, {video}, {number}") for w in windows]
+            for video, entry in value.items()
+            for number, windows in entry["location"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MetricError(
+            f"{path}: not a NExT-GQA annotation ({error!r}); give gsub_test.json or its folder."
+        ) from None
+    table = folder / "test.csv"
+    reader = csv.DictReader(io.StringIO(read_text(table, "NExT-GQA question table (test.csv)")))
+    questions = []
+    for row in reader:
+        place = f"{table}, line {reader.line_num}"
+        expect({"video_id", "qid", "type"} <= row.keys(), place, "give NExT-GQA's test.csv.")
+        key = f"{row['video_id']}_{row['qid']}"
+        if key in locations:
+            expect(row["type"] in GROUPS, place, f"unknown question type {row['type']!r}.")
+            questions.append(Question(key, row["type"], locations.pop(key)))
+    expect(
+        not locations,
+        str(table),
+        f"it lacks {len(locations)} questions of {path.name}, first {next(iter(locations), '')}; "
+        "take both files from one release.",
+    )
+    return questions

@@ -1,0 +1,317 @@
+"""QVHighlights moment retrieval: R1 and mAP at IoU 0.5, 0.55, ..., 0.95, and mIoU.
+
+Definitions and arithmetic (float64) are those of the official scorer (Lei et al., NeurIPS 2021),
+so that the headline compares with papers; it is not rounded. A query may have several annotated
+windows:
+
+- R1@t: the first predicted window against the annotated window it overlaps most; a hit if
+  IoU >= t. mIoU is the mean of those IoUs.
+- mAP@t: predictions in listed order are matched greedily to annotated windows, average precision
+  is the area under the interpolated precision-recall curve; the mean over queries.
+- By length: mAP over the annotated windows of (0, 10], (10, 30] and (30, 150] seconds, each over
+  the queries that have such a window. The published DisTime scorer lost this split: it prints
+  the value over all windows under all three names.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distime.metrics.files import MetricError, expect, interval, read_json
+from distime.metrics.intervals import NO_ANSWER, Interval, overlap, reaches
+from distime.metrics.result import Result
+
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+LENGTHS = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
+"""Window lengths in seconds, (above, up to and including)."""
+
+
+class Query(NamedTuple):
+    """One query; times in seconds."""
+
+    windows: list[Interval]
+    predicted: list[Interval]
+
+
+def score_files(pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
+    """Score a QVHighlights ``results.json``.
+
+    With the annotation (``val.json``) every annotated query counts, answered or not. Without it
+    the windows come from the ``target`` of the predictions, as in the published scorer.
+    """
+    rows, counts = read_predictions(pred_path)
+    warnings = []
+    if gt_path is None:
+        counts["duplicates"] = len(rows) - len({row["qid"] for row in rows})
+        expect(
+            all(row["target"] is not None for row in rows),
+            str(pred_path),
+            "it has rows without `target`; name the annotation with --gt.",
+        )
+        queries = [Query(row["target"], row["prediction"]) for row in rows]
+        warnings.append(
+            "annotated windows were taken from the predictions' `target`, so queries that are "
+            "missing there are not noticed; name val.json with --gt."
+        )
+    else:
+        queries = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+    result = evaluate(queries)
+    counts = {**result.counts, **counts}
+    as_run: dict[str, float] = {}
+    if published and rows and all(row["target"] is not None for row in rows):
+        as_run = published_as_run([Query(row["target"], row["prediction"]) for row in rows])
+    elif published:
+        warnings.append(
+            "no published-as-run values: the published scorer needs `target` in every row."
+        )
+    return Result("qvh", result.metrics, counts, as_run, tuple(warnings))
+
+
+def _join(
+    rows: list[dict[str, Any]],
+    ground_truth: dict[str, list[Interval]],
+    counts: Counter[str],
+    pred_path: Path,
+    gt_path: Path,
+) -> list[Query]:
+    answers: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        counts["duplicates"] += row["qid"] in answers
+        answers.setdefault(row["qid"], row)
+    expect(
+        not rows or answers.keys() & ground_truth.keys(),
+        str(pred_path),
+        f"none of its {len(answers)} qids is in {gt_path}; are these predictions of another split?",
+    )
+    counts["unknown"] = len(answers.keys() - ground_truth.keys())
+    counts["missing"] = len(ground_truth.keys() - answers.keys())
+    queries = []
+    for qid, windows in ground_truth.items():
+        row = answers.get(qid)
+        if row is not None and row["target"] is not None:
+            counts["target_differs"] += row["target"] != windows
+        queries.append(Query(windows, row["prediction"] if row else [NO_ANSWER]))
+    return queries
+
+
+def evaluate(queries: Sequence[Query]) -> Result:
+    """Score queries that are already in memory.
+
+    Raises:
+        MetricError: there is no query to score.
+    """
+    expect(queries, "ground truth", "it holds no query.")
+    counts: Counter[str] = Counter(queries=len(queries))
+    best = [_best_window(query) for query in queries]
+    counts["no_answer"] = sum(-1 in query.predicted[0] for query in queries)
+    counts["reversed"] = sum(s > e for query in queries for s, e in query.predicted)
+    counts["ties_below_threshold"] = sum(
+        reaches(query.predicted[0], window, t)
+        for query, (value, window) in zip(queries, best, strict=True)
+        for t in THRESHOLDS
+        if t - 1e-9 < value < t
+    )
+    recall = {t: 100 * sum(v >= t for v, _ in best) / len(queries) for t in THRESHOLDS}
+    precision = _mean_average_precision(queries)
+    metrics = {
+        "R1@0.5": recall[0.5],
+        "R1@0.7": recall[0.7],
+        "mAP@0.5": precision[0.5],
+        "mAP@0.75": precision[0.75],
+        "mAP-average": _mean(list(precision.values())),
+        "mIoU": 100 * _mean([value for value, _ in best]),
+    }
+    metrics |= {f"R1@{t}": recall[t] for t in THRESHOLDS}
+    metrics["R1-average"] = _mean(list(recall.values()))
+    metrics |= {f"mAP@{t}": precision[t] for t in THRESHOLDS}
+    # The official scorer's own names for the same values, and its split by window length.
+    metrics["MR-full-mAP"] = metrics["mAP-average"]
+    metrics["MR-full-mAP@0.5"] = precision[0.5]
+    metrics["MR-full-mAP@0.75"] = precision[0.75]
+    for name, (above, up_to) in LENGTHS.items():
+        part = _of_length(queries, above, up_to)
+        counts[f"queries_{name}"] = len(part)
+        if part:
+            precision = _mean_average_precision(part)
+            metrics[f"MR-{name}-mAP"] = _mean(list(precision.values()))
+            metrics[f"MR-{name}-mAP@0.5"] = precision[0.5]
+            metrics[f"MR-{name}-mAP@0.75"] = precision[0.75]
+    metrics["MR-full-R1@0.5"] = recall[0.5]
+    metrics["MR-full-R1@0.7"] = recall[0.7]
+    return Result("qvh", metrics, counts)
+
+
+def published_as_run(queries: Sequence[Query]) -> dict[str, float]:
+    """What the published scorer prints, in percent: rounded, and without the split by length."""
+    best = [_best_window(query)[0] for query in queries]
+    recall = {t: round(100 * sum(v >= t for v in best) / len(best), 2) for t in THRESHOLDS}
+    precision = _mean_average_precision(queries, nan_is_match=True)
+    average = round(_mean(list(precision.values())), 2)
+    as_run = {f"R1@{t}_rounded": value for t, value in recall.items()}
+    as_run["R1-average_of_rounded"] = _mean(list(recall.values()))
+    as_run |= {f"mAP@{t}_rounded": round(value, 2) for t, value in precision.items()}
+    as_run["mAP-average_rounded"] = average
+    as_run |= {f"MR-{name}-mAP_of_all_lengths": average for name in ("full", *LENGTHS)}
+    as_run["mIoU"] = 100 * _mean(best)
+    as_run["invalid_predictions"] = 100 * _mean([-1 in query.predicted[0] for query in queries])
+    return as_run
+
+
+def average_precision(
+    query: Query, thresholds: Sequence[float] = THRESHOLDS, *, nan_is_match: bool = False
+) -> list[float]:
+    """Average precision of one query at each threshold, in [0, 1].
+
+    ``nan_is_match`` keeps what comparing with NaN does in the published scorer, where a reversed
+    window whose union with an annotated one is 0 counts as a match.
+    """
+    table = [[_true_iou(p, window) for window in query.windows] for p in query.predicted]
+    if nan_is_match:
+        table = [[math.inf if math.isnan(v) else v for v in row] for row in table]
+    else:
+        table = [[0.0 if math.isnan(v) else v for v in row] for row in table]
+    orders = [sorted(range(len(row)), key=row.__getitem__)[::-1] for row in table]
+    values = []
+    for threshold in thresholds:
+        taken: set[int] = set()
+        matches = []
+        for row, order in zip(table, orders, strict=True):
+            free = (j for j in order if j not in taken and row[j] >= threshold)
+            match = next(free, None)
+            matches.append(match is not None)
+            if match is not None:
+                taken.add(match)
+        values.append(_interpolated_area(matches, len(query.windows)))
+    return values
+
+
+def _interpolated_area(matches: Sequence[bool], positives: int) -> float:
+    """Area under precision over recall, precision made monotone from the right."""
+    found, recalls, precisions = 0, [0.0], [0.0]
+    for rank, match in enumerate(matches, 1):
+        found += match
+        recalls.append(found / positives)
+        precisions.append(found / rank)
+    area = ceiling = 0.0
+    for i in range(len(matches), 0, -1):
+        ceiling = max(ceiling, precisions[i])
+        area += (recalls[i] - recalls[i - 1]) * ceiling
+    return area
+
+
+def _mean_average_precision(
+    queries: Sequence[Query], *, nan_is_match: bool = False
+) -> dict[float, float]:
+    table = [average_precision(query, nan_is_match=nan_is_match) for query in queries]
+    columns = zip(*table, strict=True)
+    return {t: 100 * _mean(c) for t, c in zip(THRESHOLDS, columns, strict=True)}
+
+
+def _of_length(queries: Sequence[Query], above: float, up_to: float) -> list[Query]:
+    part = []
+    for query in queries:
+        windows = [(s, e) for s, e in query.windows if above < e - s <= up_to]
+        if windows:
+            part.append(Query(windows, query.predicted))
+    return part
+
+
+def _best_window(query: Query) -> tuple[float, Interval]:
+    """IoU of the first predicted window with the annotated one that it overlaps most."""
+    first = query.predicted[0]
+    values = [_hull_iou(first, window) for window in query.windows]
+    best = max(range(len(values)), key=values.__getitem__)
+    return values[best], query.windows[best]
+
+
+def _hull_iou(a: Interval, b: Interval) -> float:
+    # The official scorer divides by the hull here and by the union in mAP. Where the windows
+    # overlap they are the same length but round differently, which decides ties.
+    hull = max(a[1], b[1]) - min(a[0], b[0])
+    return overlap(a, b) / hull if hull else 0.0
+
+
+def _true_iou(a: Interval, b: Interval) -> float:
+    intersection = overlap(a, b)
+    union = (a[1] - a[0]) + (b[1] - b[0]) - intersection
+    return intersection / union if union else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Read ``[{"qid", "prediction": "[[s, e]]", "target": "[[s, e]]"}]``.
+
+    ``prediction`` and ``target`` are strings or lists. A prediction that is not a list of lists
+    is ``[[-1, -1]]``, an inner list that is not a pair is ``[-1, -1]``; both are counted.
+
+    Raises:
+        MetricError: the file is not of this form.
+    """
+    value, _ = read_json(path, "QVHighlights results.json")
+    problem = (
+        'expected [{"qid": q, "prediction": "[[s, e]]", ...}]; is this another benchmark\'s file?'
+    )
+    expect(isinstance(value, list), str(path), problem)
+    counts: Counter[str] = Counter(
+        dict.fromkeys(("missing", "unknown", "duplicates", "unparsable", "target_differs"), 0)
+    )
+    rows = []
+    for number, row in enumerate(value, 1):
+        place = f"{path}, row {number}"
+        expect(isinstance(row, dict) and {"qid", "prediction"} <= row.keys(), place, problem)
+        windows, clean = parse_windows(row["prediction"])
+        counts["unparsable"] += not clean
+        target = row.get("target")
+        if target is not None:
+            target, clean = parse_windows(target)
+            expect(clean and target, place, f"target {row['target']!r} is not [[start, end], ...].")
+        rows.append({"qid": str(row["qid"]), "prediction": windows, "target": target})
+    return rows, counts
+
+
+def parse_windows(value: Any) -> tuple[list[Interval], bool]:
+    """Return the windows of ``"[[s, e], ...]"`` and whether all of it could be read."""
+    if isinstance(value, str):
+        if not re.match(r"\[\[.*\]\]", value):
+            return [NO_ANSWER], False
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return [NO_ANSWER], False
+    if not isinstance(value, list) or not value:
+        return [NO_ANSWER], False
+    windows, clean = [], True
+    for window in value:
+        try:
+            windows.append(interval(window, ""))
+        except MetricError:
+            windows.append(NO_ANSWER)
+            clean = False
+    return windows, clean
+
+
+def read_ground_truth(path: Path) -> dict[str, list[Interval]]:
+    """Read ``[{"qid", "relevant_windows": [[s, e], ...]}]`` as qid -> windows.
+
+    Raises:
+        MetricError: the file is not of this form.
+    """
+    value, _ = read_json(path, "QVHighlights annotation (val.json)")
+    problem = "not a QVHighlights annotation; give val.json."
+    expect(isinstance(value, list), str(path), problem)
+    windows = {}
+    for number, row in enumerate(value, 1):
+        place = f"{path}, row {number}"
+        expect(isinstance(row, dict) and {"qid", "relevant_windows"} <= row.keys(), place, problem)
+        expect(row["relevant_windows"], place, "it has no relevant window.")
+        windows[str(row["qid"])] = [interval(w, place) for w in row["relevant_windows"]]
+    return windows
