@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -114,8 +115,16 @@ class VideoReader(ABC):
 # ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Packet:
+class _Packet(NamedTuple):
+    pts: int | None
+    dts: int | None
+    duration: int
+    key: bool
+    hidden: bool  # cut away by an edit list: decoded, not shown
+    cut: bool  # not all of its data is there
+
+
+class _Keyframe(NamedTuple):
     pts: int
     dts: int | None
     position: int  # in decoding order
@@ -135,7 +144,7 @@ class _Index:
     fps: float
     duration: float
     constant_rate: bool
-    keyframes: list[_Packet]  # ascending in pts
+    keyframes: list[_Keyframe]  # ascending in pts
     position: dict[int, int]  # stamp -> place in decoding order
     counted: bool
 
@@ -143,14 +152,8 @@ class _Index:
 def _open_container(path: Path) -> tuple[av.container.InputContainer, av.video.stream.VideoStream]:
     """Open a file with PyAV and find its video stream."""
     # The prefix keeps FFmpeg from taking a name with a colon for a protocol.
-    name: object = f"file:{path}"
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        # A name that is no UTF-8: PyAV cannot pass it on, so it reads through Python's file.
-        name = path.open("rb")
-    try:
-        container = av.open(name, metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: no video file that FFmpeg can read ({_reason(error)}); it may be cut "
@@ -183,21 +186,29 @@ def _read_index(
     path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> _Index:
     """Read all packets of a stream and say which frames there are, and when."""
-    packets = []
+    packets: list[_Packet] = []
     try:
         packets.extend(
-            (packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_discard)
+            _Packet(
+                packet.pts,
+                packet.dts,
+                packet.duration or 0,
+                packet.is_keyframe,
+                packet.is_discard,
+                packet.is_corrupt,
+            )
             for packet in container.demux(stream)
-            # The last packet of a file that ends inside it is marked corrupt.
-            if packet.size and not packet.is_corrupt
+            if _has_frame(packet)
         )
     except av.error.FFmpegError as error:
         logger.warning("%s: reading stopped after %d packets: %s", path, len(packets), error)
+    if packets and packets[-1].cut:
+        packets.pop()  # the file ends inside it
     if not packets:
         raise VideoError(f"{path}: no readable picture in this file; download it again")
 
-    shown = [packet for packet in packets if not packet[4]]
-    stamps = sorted(packet[0] for packet in shown if packet[0] is not None)
+    shown = [packet for packet in packets if not packet.hidden]
+    stamps = sorted(packet.pts for packet in shown if packet.pts is not None)
     counted = False
     # In VP8 some packets are never shown; without stamps, or with two the same, packets do not
     # tell the frames apart. Then decoding once does.
@@ -211,20 +222,39 @@ def _read_index(
         raise VideoError(f"{path}: no picture in this file can be decoded; download it again")
 
     # Stamps are counts or the packets'; only the latter have a place among the packets.
-    position = {p[0]: i for i, p in enumerate(packets) if p[0] is not None}
+    position = {p.pts: place for place, p in enumerate(packets) if p.pts is not None}
     keyframes = sorted(
-        (_Packet(p[0], p[1], i) for i, p in enumerate(packets) if p[3] and p[0] is not None),
-        key=lambda packet: packet.pts,
+        (
+            _Keyframe(p.pts, p.dts, place)
+            for place, p in enumerate(packets)
+            if p.key and p.pts in position
+        ),
+        key=lambda keyframe: keyframe.pts,
     )
-    last_duration = next((p[2] for p in packets if p[0] == stamps[-1]), 0) if not counted else 0
-    # mp4 lists every frame at a place of its own, so a list longer than the data is a cut file.
-    entries = stream.index_entries
-    listed = sum(not entries[i].is_discard for i in range(len(entries)))
-    total = max(listed, len(stamps)) if not counted else len(stamps)
-    fps, seconds, duration, constant_rate = _times(stream, stamps, total, last_duration, counted)
-    if total > len(stamps):
-        logger.warning("%s is cut short: %d of its %d frames are there", path, len(stamps), total)
+    # Durations in mp4 are steps between decoding stamps, so with reordered frames only that of the
+    # last packet is the length of a frame on the screen: what follows the last stamp.
+    last_duration = packets[-1].duration
+    # mp4 lists its frames apart from their data: a list longer than the data is a cut file. (Other
+    # containers list none or some.) Of the frames shown after the last decoding stamp some may be
+    # cut off, so none of them counts as there.
+    missing = 0 if counted else max(0, len(stream.index_entries) - len(packets))
+    if missing:
+        whole = [stamp for stamp in stamps if stamp <= packets[-1].dts]
+        missing += len(stamps) - len(whole)
+        stamps = whole
+        logger.warning(
+            "%s is cut short: %d of its %d frames are there",
+            path,
+            len(stamps),
+            len(stamps) + missing,
+        )
+    fps, seconds, duration, constant_rate = _times(stream, stamps, missing, last_duration, counted)
     return _Index(stamps, seconds, fps, duration, constant_rate, keyframes, position, counted)
+
+
+def _has_frame(packet: av.Packet) -> bool:
+    """Tell a packet of the file, which may be empty (a repeated picture), from the final flush."""
+    return packet.size > 0 or packet.dts is not None
 
 
 def _stamps_by_decoding(path: Path) -> tuple[list[int], bool]:
@@ -239,6 +269,8 @@ def _stamps_by_decoding(path: Path) -> tuple[list[int], bool]:
 def _decoded(packets: Iterable[av.Packet], errors: list[str]) -> Iterator[av.VideoFrame]:
     """Decode packets, going on after damaged ones, whose errors are appended to `errors`."""
     for packet in packets:
+        if packet.size == 0 and _has_frame(packet):
+            continue  # it would end the decoding
         try:
             yield from packet.decode()
         except av.error.FFmpegError as error:
@@ -248,12 +280,16 @@ def _decoded(packets: Iterable[av.Packet], errors: list[str]) -> Iterator[av.Vid
 def _times(
     stream: av.video.stream.VideoStream,
     stamps: list[int],
-    total: int,
+    missing: int,
     last_duration: int,
     counted: bool,
 ) -> tuple[float, np.ndarray, float, bool]:
-    """Return (fps, seconds of each of `total` frames, duration in seconds, constant rate?)."""
+    """Return (fps, seconds of every frame, duration in seconds, constant rate?).
+
+    `missing` frames that are cut off follow those of `stamps`; their times are spread evenly.
+    """
     tick = stream.time_base
+    total = len(stamps) + missing
     rates = [stream.average_rate, stream.base_rate, stream.guessed_rate]
     if counted:
         # Without stamps the average is FFmpeg's own default; the guess looks into the codec too.
@@ -263,22 +299,25 @@ def _times(
         rate = float(rates[0]) if rates else 25.0
         return rate, np.arange(total) / rate, total / rate, True
     seconds = (np.array(stamps, dtype=np.int64) - stamps[0]) * float(tick)
+    last = float(last_duration * tick)
     if len(stamps) == 1 and last_duration:
-        rates.append(1 / (last_duration * tick))
+        rates.insert(0, 1 / last)
     for rate in map(float, rates):
         # Containers with coarse ticks (1 ms in mkv) round the times of a constant rate. A tick of
         # about a frame leaves no room for that: there, one tick off is a missing frame.
         slack = 1.01 * float(tick) if float(tick) * rate < 0.5 else 1e-6
-        if np.abs(seconds - np.arange(len(stamps)) / rate).max() <= slack:
+        constant = np.abs(seconds - np.arange(len(stamps)) / rate).max() <= slack
+        if constant and (last <= 0 or abs(last - 1 / rate) <= slack):
             return rate, np.arange(total) / rate, total / rate, True
-    step = float(last_duration * tick)
+    step = last
     if step <= 0:
         step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
-    if total > len(stamps):
-        mean = float(np.mean(np.diff(seconds))) if len(seconds) > 1 else step
-        missing = np.arange(1, total - len(stamps) + 1)
-        seconds = np.concatenate([seconds, seconds[-1] + mean * missing])
     duration = float(seconds[-1]) + step
+    if missing:
+        # The list of frames that mp4 keeps apart also says how long the whole is.
+        duration = max(float((stream.duration or 0) * tick), duration)
+        rest = np.linspace(seconds[-1], duration, missing + 2)[1:-1]
+        seconds = np.concatenate([seconds, rest])
     return total / duration, seconds, duration, False
 
 
@@ -341,13 +380,15 @@ class _PyAVReader(_FileReader):
                     f"{self.path}: {len(missing)} of {len(wanted)} wanted frames are missing: only "
                     f"{decoded} of {self.num_frames} could be decoded{reason}; download it again"
                 )
+        if errors:
+            logger.warning("%s: damaged data passed over (%s)", self.path, errors[0])
         first = found[wanted[0]]
         return [_same_size(found[stamp], first.shape) for stamp in wanted]
 
-    def _runs(self, wanted: list[int]) -> list[tuple[_Packet | None, list[int]]]:
+    def _runs(self, wanted: list[int]) -> list[tuple[_Keyframe | None, list[int]]]:
         """Split ascending stamps into runs decoded in one go from a keyframe (None: the start)."""
         index = self._index
-        runs: list[tuple[_Packet | None, list[int]]] = []
+        runs: list[tuple[_Keyframe | None, list[int]]] = []
         if index.counted:
             return [(None, wanted)]
         starts = [packet.pts for packet in index.keyframes]
@@ -367,7 +408,7 @@ class _PyAVReader(_FileReader):
 
     def _decode_run(
         self,
-        start: _Packet | None,
+        start: _Keyframe | None,
         stamps: list[int],
         found: dict[int, np.ndarray],
         errors: list[str],
@@ -412,7 +453,7 @@ class _PyAVReader(_FileReader):
         if skip:
             context.skip_frame = "DEFAULT"
 
-    def _packets_from(self, start: _Packet | None) -> Iterator[av.Packet]:
+    def _packets_from(self, start: _Keyframe | None) -> Iterator[av.Packet]:
         """Yield the packets from a keyframe on, or all of them."""
         if start is None:
             self._reopen()
