@@ -59,11 +59,8 @@ def evaluate(
     Raises:
         MetricError: there is no sentence to score.
     """
-    tally: Counter[str] = Counter(
-        dict.fromkeys(
-            ("missing", "no_answer", "reversed", "out_of_range", "ties_below_threshold"), 0
-        )
-    )
+    names = ("missing", "no_answer", "reversed", "out_of_range", "ties_below_threshold")
+    tally = dict.fromkeys(names, 0)
     pairs: list[tuple[Interval, Interval]] = []
     for name, video in videos.items():
         for index, window in enumerate(video.windows):

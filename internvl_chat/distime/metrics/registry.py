@@ -63,6 +63,21 @@ BENCHMARKS = {
             gt_optional=True,
         ),
         Benchmark(
+            "youcook2_dvc",
+            "YouCook2-DVC",
+            "youcook2:score_files",
+            ("results.json",),
+            "youcook2_dvc/val.caption_coco_format.json",
+        ),
+        Benchmark(
+            "anet_dvc",
+            "ANet-Caption-DVC",
+            "anet_dvc:score_files",
+            ("results.txt",),
+            "anet/val_2.json",
+            options=("time_unit", "task"),
+        ),
+        Benchmark(
             "nextgqa",
             "NExtGQA",
             "nextgqa:score_files",

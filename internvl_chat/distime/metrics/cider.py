@@ -1,0 +1,73 @@
+"""CIDEr: TF-IDF weighted n-gram similarity of captions (Vedantam et al., CVPR 2015).
+
+The variant of the COCO caption evaluation: n = 1..4, counts of the hypothesis clipped to those of
+the reference, a Gaussian penalty on the difference in length, times ten. Document frequencies
+come from the references of the same call; dense captioning makes one call per video and
+threshold, so a call with one pair scores 0 (log 1 = 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+NGRAMS = (1, 2, 3, 4)
+SIGMA = 6.0
+
+
+@lru_cache(maxsize=1 << 16)
+def _ngrams(caption: str) -> tuple[dict[tuple[str, ...], int], ...]:
+    # split() without an argument: a no-break space inside a PTB token separates words here.
+    words = caption.split()
+    return tuple(
+        Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)) for n in NGRAMS
+    )
+
+
+def cider(pairs: Sequence[tuple[str, str]], unmatched: int = 0) -> float:
+    """Return the CIDEr of a corpus of (hypothesis, reference) pairs, 10 at most.
+
+    Args:
+        pairs: tokenised captions, one reference each.
+        unmatched: how many further pairs have a reference that shares no n-gram with anything;
+            they score 0 but belong to the corpus.
+
+    Returns:
+        The mean over all pairs, 0 where there are none.
+    """
+    total = len(pairs) + unmatched
+    if not pairs or total == 1:
+        return 0.0
+    log_total = math.log(total)
+    score = 0.0
+    for n in range(len(NGRAMS)):
+        documents = Counter(gram for _, reference in pairs for gram in _ngrams(reference)[n])
+        idf = {gram: log_total - math.log(count) for gram, count in documents.items()}
+        for hypothesis, reference in pairs:
+            grams, reference_grams = _ngrams(hypothesis)[n], _ngrams(reference)[n]
+            common = [gram for gram in grams if gram in reference_grams]
+            if not common:
+                continue
+            weights = {gram: count * idf.get(gram, log_total) for gram, count in grams.items()}
+            reference_weights = {gram: c * idf[gram] for gram, c in reference_grams.items()}
+            norm = _norm(weights) * _norm(reference_weights)
+            if norm == 0.0:
+                continue
+            product = sum(
+                min(weights[gram], reference_weights[gram]) * reference_weights[gram]
+                for gram in common
+            )
+            score += product / norm * _length_penalty(hypothesis, reference)
+    return 10 * score / len(NGRAMS) / total
+
+
+def _norm(weights: dict[tuple[str, ...], float]) -> float:
+    return math.sqrt(sum(weight * weight for weight in weights.values()))
+
+
+def _length_penalty(hypothesis: str, reference: str) -> float:
+    # The published code measures length as the number of bigrams.
+    difference = max(0, len(hypothesis.split()) - 1) - max(0, len(reference.split()) - 1)
+    return math.exp(-(difference**2) / (2 * SIGMA**2))

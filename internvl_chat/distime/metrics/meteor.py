@@ -1,0 +1,211 @@
+"""METEOR 1.5: alignments from its Java program, scores in Python.
+
+``SCORE ||| reference ||| hypothesis`` makes the Java program align two captions and answer with
+23 counts. Everything after that is arithmetic (``scores``), including the score of a group of
+pairs, which METEOR defines as the score of the summed counts and not as a mean.
+
+The program needs about ten seconds to load its paraphrase table before its first answer. It is
+therefore started first and fed while the rest of the work goes on: requests are written by a
+thread and answers read as they come, so no request waits for the answer of another and neither
+side can block the other. Each distinct pair is aligned once.
+
+Origin: Denkowski and Lavie, WMT 2014; the jar and its English table come with pycocoevalcap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from distime.metrics.files import MetricError
+from distime.metrics.java import METEOR_JAR, jar, java_command
+
+Pair = tuple[str, str]
+"""(hypothesis, reference), tokenised."""
+
+FIELDS = 23
+HYP_LENGTH, REF_LENGTH, HYP_FUNCTION, REF_FUNCTION = range(4)
+CHUNKS, HYP_MATCHES, REF_MATCHES = 20, 21, 22
+
+# METEOR's English parameters: weight of each matching stage (exact, stem, synonym, paraphrase),
+# of content against function words, of precision against recall, and the fragmentation penalty.
+STAGE_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+
+# Measured: 589 MB resident at -Xmx1G. The table alone needs several hundred.
+_MEMORY = "-Xmx1500m"
+
+
+def scores(statistics: np.ndarray) -> np.ndarray:
+    """Return the METEOR score in [0, 1] of each row of counts.
+
+    Args:
+        statistics: ``(n, 23)`` counts of pairs, or sums of them for groups.
+    """
+    hyp_length, ref_length, hyp_function, ref_function = statistics[:, :4].T
+    stages = statistics[:, 4:20].reshape(-1, 4, 4)  # per stage: hyp/ref content, hyp/ref function
+    matched = DELTA * stages[:, :, :2] + (1 - DELTA) * stages[:, :, 2:]
+    hyp_matched, ref_matched = np.einsum("nsk,s->kn", matched, np.array(STAGE_WEIGHTS))
+    precision = _ratio(
+        hyp_matched, DELTA * (hyp_length - hyp_function) + (1 - DELTA) * hyp_function
+    )
+    recall = _ratio(ref_matched, DELTA * (ref_length - ref_function) + (1 - DELTA) * ref_function)
+    weighted = (1 - ALPHA) * recall + ALPHA * precision
+    mean = _ratio(precision * recall, weighted)
+    fragmentation = _ratio(
+        statistics[:, CHUNKS], (statistics[:, HYP_MATCHES] + statistics[:, REF_MATCHES]) / 2
+    )
+    return mean * (1 - GAMMA * fragmentation**BETA)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+class Aligner:
+    """A running METEOR process and the counts of every pair aligned so far.
+
+    Use it as a context manager; leaving it ends the process.
+
+    Raises:
+        MetricError: Java or METEOR is missing. ``align`` raises it where the process dies.
+    """
+
+    def __init__(self) -> None:
+        command = [java_command(), _MEMORY, "-XX:+UseParallelGC", "-Dfile.encoding=UTF-8"]
+        command += ["-jar", str(jar(METEOR_JAR)), "-", "-", "-stdio", "-l", "en", "-norm"]
+        # A file, not a pipe: nobody reads what Java complains about unless it dies.
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        self._row: dict[Pair, int] = {}
+        self._rows: list[list[float]] = []
+        self._lengths: dict[str, tuple[float, float]] = {}
+
+    def __enter__(self) -> Aligner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process. Calling it again does nothing."""
+        self._kill()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(OSError):  # Flushing into a dead process.
+                stream.close()
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    @property
+    def alignments(self) -> int:
+        """Number of pairs that Java has aligned."""
+        return len(self._rows)
+
+    def align(self, pairs: Iterable[Pair]) -> None:
+        """Align every pair that is not yet known.
+
+        Raises:
+            MetricError: the process died or answered with something else than counts.
+        """
+        asked = [pair for pair in dict.fromkeys(pairs) if pair not in self._row]
+        if not asked:
+            return
+        writer = threading.Thread(target=self._write, args=(asked,), daemon=True)
+        writer.start()
+        try:
+            for pair in asked:
+                self._remember(pair, self._process.stdout.readline())
+        except BaseException:
+            # Killing the process also frees a writer that waits for room in the pipe.
+            self._kill()
+            raise
+        finally:
+            writer.join()
+
+    def _write(self, pairs: Sequence[Pair]) -> None:
+        # A process that died is reported by the reader, which sees the end of its output.
+        with contextlib.suppress(OSError, ValueError):
+            for start in range(0, len(pairs), 256):
+                lines = (
+                    f"SCORE ||| {_clean(reference)} ||| {_clean(hypothesis)}\n"
+                    for hypothesis, reference in pairs[start : start + 256]
+                )
+                self._process.stdin.write("".join(lines).encode("utf-8", "replace"))
+                self._process.stdin.flush()
+
+    def _remember(self, pair: Pair, line: bytes) -> None:
+        try:
+            row = [float(field) for field in line.split()]
+        except ValueError:
+            row = []
+        if len(row) != FIELDS:
+            raise MetricError(self._complaint(pair, line))
+        everything = row[HYP_MATCHES] == row[HYP_LENGTH] and row[REF_MATCHES] == row[REF_LENGTH]
+        if everything and row[CHUNKS] == 1:
+            row[CHUNKS] = 0.0  # METEOR's rule for a perfect pair, also inside a group.
+        self._row[pair] = len(self._rows)
+        self._rows.append(row)
+        hypothesis, reference = pair
+        self._lengths[hypothesis] = row[HYP_LENGTH], row[HYP_FUNCTION]
+        self._lengths[reference] = row[REF_LENGTH], row[REF_FUNCTION]
+
+    def _complaint(self, pair: Pair, line: bytes) -> str:
+        if not line:
+            self._process.wait()  # The end of its output: it has exited or is about to.
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()[-3:]
+        return (
+            f"METEOR stopped at hypothesis {pair[0]!r}, reference {pair[1]!r} "
+            f"(answer {line.decode('utf-8', 'replace').strip()!r}, exit code "
+            f"{self._process.returncode}): {' / '.join(said) or 'no message'}; it needs about "
+            "1 GB of memory, and `java` must run (try `java -version`)."
+        )
+
+    def statistics(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Return the ``(n, 23)`` counts of pairs; the unknown ones are aligned first."""
+        self.align(pairs)
+        if not pairs:
+            return np.zeros((0, FIELDS))
+        return np.array([self._rows[self._row[pair]] for pair in pairs])
+
+    def unmatched(self, hypotheses: Sequence[str]) -> np.ndarray:
+        """Return the counts of hypotheses against a reference of one nonsense word.
+
+        Nothing can match, so only METEOR's own word counts of the hypothesis are needed; they
+        are known from any pair that it was part of.
+        """
+        self.align((text, NONSENSE) for text in hypotheses if text not in self._lengths)
+        rows = np.zeros((len(hypotheses), FIELDS))
+        for row, text in zip(rows, hypotheses, strict=True):
+            row[HYP_LENGTH], row[HYP_FUNCTION] = self._lengths[text]
+            row[REF_LENGTH] = 1.0
+        return rows
+
+
+NONSENSE = "qxzvkwjqpfzxgh"
+"""Stands for the random references that published scorers give unmatched captions."""
+
+
+def _clean(text: str) -> str:
+    # `|||` separates the fields of a request and a line end its requests. The last replacement is
+    # the published one: a single pass, so that three spaces become two.
+    for mark in ("|||", "\r", "\n"):
+        text = text.replace(mark, "" if mark == "|||" else " ")
+    return text.replace("  ", " ")

@@ -1,0 +1,215 @@
+"""YouCook2 dense captioning: SODA_c, CIDEr, METEOR, precision, recall and F1 (percent).
+
+The definitions of dense_captioning.py, averaged over thresholds and then over videos. F1 is the
+harmonic mean of a video's mean precision and mean recall, averaged over videos. Para_CIDEr and
+Para_METEOR compare all captions of a video as one text. A reversed predicted window is repaired,
+as in the published scorer. A video without predictions counts 0 everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distime.metrics import meteor, ptb
+from distime.metrics.cider import cider
+from distime.metrics.dense_captioning import (
+    THRESHOLDS,
+    Events,
+    Video,
+    caption_scores,
+    f1,
+    localisation,
+    needed_pairs,
+    published_meteor_calls,
+    soda_c,
+    soda_pairs,
+)
+from distime.metrics.files import MetricError, expect, interval, read_json
+from distime.metrics.intervals import Interval
+from distime.metrics.meteor import Aligner
+from distime.metrics.result import Result
+
+Annotations = Mapping[str, tuple[list[Interval], list[str]]]
+"""video -> windows in seconds and captions."""
+
+
+def score_files(pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
+    """Score a YouCook2 ``results.json`` against ``val.caption_coco_format.json``."""
+    with Aligner() as aligner:
+        predictions, duplicates = read_predictions(pred_path)
+        annotations = read_ground_truth(gt_path)
+        expect(
+            not predictions or predictions.keys() & annotations.keys(),
+            str(pred_path),
+            f"none of its {len(predictions)} videos is in {gt_path}; is this another benchmark?",
+        )
+        counts = {"duplicate_keys": duplicates}
+        return evaluate(predictions, annotations, aligner, published=published, counts=counts)
+
+
+def evaluate(
+    predictions: Annotations,
+    annotations: Annotations,
+    aligner: Aligner,
+    *,
+    published: bool = False,
+    counts: Mapping[str, int] | None = None,
+) -> Result:
+    """Score events that are already in memory; ``counts`` are passed on.
+
+    Raises:
+        MetricError: there is no video to score, or Java fails.
+    """
+    expect(annotations, "ground truth", "it holds no video.")
+    empty: tuple[list[Interval], list[str]] = ([], [])
+    both = [(predictions.get(name, empty), truth) for name, truth in annotations.items()]
+    tokens = ptb.tokenize(text for pair in both for _, captions in pair for text in captions)
+    videos = [
+        Video(_events(predicted, tokens), _events(truth, tokens)) for predicted, truth in both
+    ]
+    paragraphs = [
+        (_words(". ".join(predicted)), _words(" ".join(truth)))
+        for (_, predicted), (_, truth) in both
+    ]
+    # The published script skips the paragraph of a video without predictions but not its
+    # reference, so that every later paragraph meets the reference of another video.
+    answered = [hypothesis for (hypothesis, _), video in zip(paragraphs, videos, strict=True)
+                if len(video.predicted)]  # fmt: skip
+    shifted = list(zip(answered, [reference for _, reference in paragraphs], strict=False))
+    permuted = [_permuted(video) for video in videos]
+    needed = [*needed_pairs(videos), *paragraphs]
+    if published:
+        needed += [*(pair for video in permuted for pair in soda_pairs(video)), *shifted]
+    aligner.align(needed)
+
+    metrics = _metrics(videos, paragraphs, aligner)
+    as_run = {}
+    if published:
+        as_run = {name: value for name, value in metrics.items() if not name.startswith("Para")}
+        del as_run["SODA_c"]
+        as_run["SODA_c_permuted"] = 100 * float(soda_c(permuted, aligner).mean())
+        as_run["SODA_c_1"] = -100.0  # Filled with -1 and never computed.
+        suffix = "" if len(answered) == len(videos) else "_misaligned"
+        as_run |= {f"{k}{suffix}": v for k, v in _paragraph_metrics(shifted, aligner).items()}
+    windows = [window for predicted, _ in both for window in predicted[0]]
+    counted = {
+        "videos": len(videos),
+        "missing": sum(name not in predictions for name in annotations),
+        "without_events": sum(not len(v.predicted) for v in videos),
+        "unknown": len(predictions.keys() - annotations.keys()),
+        "events": len(windows),
+        "reversed": sum(start > end for start, end in windows),
+        **(counts or {}),
+        "meteor_alignments": aligner.alignments,
+        "meteor_calls_of_published_scorer": published_meteor_calls(videos),
+    }
+    return Result("youcook2_dvc", metrics, counted, as_run)
+
+
+def _metrics(
+    videos: Sequence[Video], paragraphs: Sequence[meteor.Pair], aligner: Aligner
+) -> dict[str, float]:
+    soda = soda_c(videos, aligner)
+    meteors, ciders = caption_scores(videos, aligner)
+    precision, recall = (
+        np.array(part) for part in zip(*(localisation(v.ious) for v in videos), strict=True)
+    )
+    f1s = [f1(p, r) for p, r in zip(precision.mean(axis=1), recall.mean(axis=1), strict=True)]
+    metrics = {
+        "SODA_c": 100 * float(soda.mean()),
+        "CIDEr": 100 * float(ciders.mean()),
+        "METEOR": 100 * float(meteors.mean()),
+        "F1": 100 * float(np.mean(f1s)),
+        "Precision": 100 * float(precision.mean()),
+        "Recall": 100 * float(recall.mean()),
+    }
+    for i, t in enumerate(THRESHOLDS):
+        metrics[f"Precision@{t}"] = 100 * float(precision[:, i].mean())
+        metrics[f"Recall@{t}"] = 100 * float(recall[:, i].mean())
+    metrics |= _paragraph_metrics(paragraphs, aligner)
+    metrics["n_preds"] = sum(len(video.predicted) for video in videos) / len(videos)
+    return metrics
+
+
+def _paragraph_metrics(paragraphs: Sequence[meteor.Pair], aligner: Aligner) -> dict[str, float]:
+    summed = aligner.statistics(paragraphs).sum(axis=0, keepdims=True)
+    return {
+        "Para_CIDEr": 100 * cider(paragraphs),
+        "Para_METEOR": 100 * float(meteor.scores(summed)[0]),
+    }
+
+
+def _events(part: tuple[list[Interval], list[str]], tokens: Mapping[str, str]) -> Events:
+    windows = np.sort(np.array(part[0], dtype=np.float64).reshape(-1, 2), axis=1)
+    return Events(windows, [tokens[caption] for caption in part[1]])
+
+
+def _permuted(video: Video) -> Video:
+    # The published METEOR returns its scores in the order of the ids as strings ('0', '1', '10',
+    # ...), and SODA multiplies them with the IoUs in natural order.
+    order = sorted(range(len(video.predicted)), key=str)
+    captions = [video.predicted.captions[i] for i in order]
+    return Video(Events(video.predicted.windows, captions), video.annotated)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall("[a-zA-Z]+", text)).lower()
+
+
+def read_predictions(path: Path) -> tuple[dict[str, tuple[list[Interval], list[str]]], int]:
+    """Read ``{video: [{"timestamp": [s, e], "caption": text}]}`` and count repeated keys.
+
+    Raises:
+        MetricError: the file is not of this form.
+    """
+    value, repeated = read_json(path, "YouCook2 results.json")
+    problem = (
+        'expected {video: [{"timestamp": [s, e], "caption": text}]}; '
+        "is this another benchmark's file?"
+    )
+    expect(isinstance(value, dict), str(path), problem)
+    predictions = {}
+    for name, events in value.items():
+        expect(isinstance(events, list), f"{path}, {name}", problem)
+        windows, captions = [], []
+        for number, event in enumerate(events, 1):
+            place = f"{path}, {name}, event {number}"
+            expect(isinstance(event, dict), place, problem)
+            expect({"timestamp", "caption"} <= event.keys(), place, problem)
+            expect(isinstance(event["caption"], str), place, "the caption is not a text.")
+            windows.append(interval(event["timestamp"], place))
+            captions.append(event["caption"])
+        predictions[name] = windows, captions
+    return predictions, len(repeated)
+
+
+def read_ground_truth(path: Path) -> dict[str, tuple[list[Interval], list[str]]]:
+    """Read ``{"annotations": [{"image_id", "segments": [[s, e]], "pure_cap": "a. b"}]}``.
+
+    Raises:
+        MetricError: the file is not of this form, or captions and segments do not pair up.
+    """
+    value, _ = read_json(path, "YouCook2 annotation (val.caption_coco_format.json)")
+    annotations = {}
+    try:
+        rows: list[Any] = value["annotations"]
+        for row in rows:
+            place = f"{path}, {row['image_id']}"
+            captions = [f"{caption}." for caption in row["pure_cap"].split(". ")]
+            windows = [interval(segment, place) for segment in row["segments"]]
+            expect(
+                len(captions) == len(windows),
+                place,
+                f"{len(windows)} segments but {len(captions)} captions in pure_cap.",
+            )
+            annotations[row["image_id"]] = windows, captions
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MetricError(
+            f"{path}: not a YouCook2 annotation ({error!r}); give val.caption_coco_format.json."
+        ) from None
+    return annotations
