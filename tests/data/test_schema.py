@@ -167,6 +167,7 @@ BAD_ITEMS = {
         item(video=None, image=3),
         '"image" is 3: give a path or a list of paths',
     ),
+    "empty image": (item(video=None, image=""), '"image" is [""]: give a path or a list of'),
     "path out of root": (item(video="../a.mp4"), '"../a.mp4" leaves the root folder: write an'),
     "fewer tags": (
         {"image": ["a", "b"], "conversations": turns(("human", "<image>"), ("gpt", "a"))},

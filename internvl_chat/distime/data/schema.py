@@ -337,7 +337,9 @@ def check_record(record: Any) -> Iterator[Finding]:
 
 
 def _media_of(record: Mapping[str, Any]) -> tuple[str | None, list[str]]:
-    images = record.get("image") or []
+    images = record.get("image")
+    if images is None:
+        images = []
     return record.get("video"), [images] if isinstance(images, str) else images
 
 
