@@ -1,4 +1,4 @@
-"""Configuration of a DisTime model: an InternVL configuration and the few numbers of its time parts."""
+"""Configuration of a DisTime model: InternVL's, and the few numbers of the time parts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class DisTimeGenerateOutput(GenerateDecoderOnlyOutput):
     Args:
         times: per row the intervals `(n, 2)` of its generated `<TIME_STAMP>` tokens in order, in
             normalised time. Nothing orders start and end.
-        time_distributions: per row the distributions `(n, 2, reg_max + 1)` they are expectations of.
+        time_distributions: per row the distributions `(n, 2, reg_max + 1)` whose expectations they
+            are.
     """
 
     times: list[Tensor] | None = None
@@ -67,8 +68,10 @@ class TimeTrace:
 
     def all_intervals(self) -> Tensor:
         """Intervals `(E, 2)` of all `<TIME_STAMP>` tokens so far, in batch order."""
-        per_row = zip(self.prompt_intervals, self.intervals, strict=True)
-        return torch.cat([row for prompt, new in per_row for row in (prompt, *(t[None] for t in new))])
+        rows = zip(self.prompt_intervals, self.intervals, strict=True)
+        return torch.cat(
+            [part for prompt, new in rows for part in (prompt, *(t[None] for t in new))]
+        )
 
 
 @dataclass

@@ -17,7 +17,7 @@ from distime.model.time_modules import expected_time
 
 _TINY = 1e-6
 # A reversed prediction around an (almost) empty target has a hull near zero, which the published
-# loss divides by: 1e12 and more. Ordered intervals never exceed 1, so this bound touches only those.
+# loss divides by: 1e12 and more. Ordered intervals never exceed 1, so only such cases are bounded.
 _MAX_DISTANCE_PENALTY = 100.0
 
 
@@ -45,16 +45,17 @@ def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def distance_iou_loss(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Distance-IoU of intervals: 1 - IoU + (distance of centres / hull)^2 (arXiv 1911.08287, in 1-D).
+    """Distance-IoU of intervals, 1 - IoU + (distance of centres / hull)^2 (arXiv 1911.08287).
 
     Args:
         predicted: intervals `(N, 2)`, in any unit of time; start may come after end.
         targets: intervals `(N, 2)` in the same unit, ordered.
 
     Returns:
-        `(N,)`, finite for every finite input.
+        `(N,)`, finite everywhere. A NaN prediction counts as 0, as published; it still shows in the
+        distribution loss, so that training stops on it.
     """
-    start, end = predicted.unbind(-1)
+    start, end = predicted.nan_to_num(nan=0.0).unbind(-1)
     target_start, target_end = targets.unbind(-1)
     overlap = (torch.minimum(end, target_end) - torch.maximum(start, target_start)).clamp(min=0)
     union = ((end - start) + (target_end - target_start) - overlap).clamp(min=_TINY)
@@ -140,9 +141,7 @@ class DisTimeCriterion:
             distribution = mean_per_sample(boundary.mean(-1), time_sample, num_samples)
 
         predicted = expected_time(time_logits.softmax(-1))
-        iou = mean_per_sample(
-            distance_iou_loss(predicted, time_targets), time_sample, num_samples
-        )
+        iou = mean_per_sample(distance_iou_loss(predicted, time_targets), time_sample, num_samples)
 
         text, distribution, iou = (loss.sum() / divisor for loss in (text, distribution, iou))
         total = (

@@ -21,10 +21,11 @@ from distime.model import published
 from distime.model.config import DisTimeConfig
 from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTrace
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
-from distime.model.packing import PADDING, groups_from_positions, packed_attention_mask
-from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeMLP, expected_time
+from distime.model.packing import groups_from_positions, packed_attention_mask
+from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
 
 IGNORED_LABEL = -100
+IMAGE_TOKEN, TIME_TOKEN, FRAME_TIME_TOKEN = "<IMG_CONTEXT>", "<TIME_STAMP>", "<FRAME_TIME_REF>"
 
 
 @dataclass
@@ -73,11 +74,11 @@ class TimeMixin:
         self.criterion = DisTimeCriterion(config)
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, TimeMLP):
-            for layer in module.layers:
-                init.xavier_uniform_(layer.weight)
-                init.zeros_(layer.bias)
+        if isinstance(module, TimeLinear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
 
     # ------------------------------------------------------------------ embeddings
 
@@ -105,26 +106,28 @@ class TimeMixin:
             ValueError: a count does not match the tokens.
         """
         embeds = self.get_input_embeddings()(input_ids)
+        text_only = pixel_values is None
         if self.training:
-            # A module that a batch does not need still runs, on nothing, so that every parameter has
-            # a gradient and every rank gathers the same parameters in the same order.
+            # A module that a batch does not need still runs; its output is dropped. So every
+            # parameter has a gradient, and all ranks gather the same ones in the same order.
             size = self.config.vision_config.image_size
-            pixel_values = embeds.new_zeros(0, 3, *size) if pixel_values is None else pixel_values
+            pixel_values = embeds.new_zeros(1, 3, *size) if text_only else pixel_values
             frame_times = embeds.new_zeros(0) if frame_times is None else frame_times
         if pixel_values is not None:
             features = self.get_image_features(pixel_values=pixel_values).pooler_output
+            rows = features[:0] if text_only else features
             is_image = input_ids == self.config.image_token_id
-            embeds = _replace(embeds, is_image, features.flatten(0, 1), "<IMG_CONTEXT>")
+            embeds = _replace(embeds, is_image, rows.flatten(0, 1), IMAGE_TOKEN)
 
         intervals, is_time = [], []
         if frame_times is not None:
             is_frame = input_ids == self.config.frame_time_token_id
-            _check_count(is_frame, frame_times, "<FRAME_TIME_REF>", "frame_times")
+            _check_count(is_frame, frame_times, FRAME_TIME_TOKEN, "entries in frame_times")
             intervals.append(frame_times.unsqueeze(-1).expand(-1, 2))
             is_time.append(is_frame)
         if time_targets is not None:
             is_event = input_ids == self.config.time_token_id
-            _check_count(is_event, time_targets, "<TIME_STAMP>", "time_targets")
+            _check_count(is_event, time_targets, TIME_TOKEN, "intervals in time_targets")
             known = ~time_targets.isnan().any(-1)
             is_known = is_event.masked_scatter(is_event, known)
             intervals.append(time_targets[known].clamp(0, 1))
@@ -133,7 +136,7 @@ class TimeMixin:
             # One pass of the encoder for frames and events together.
             encoded = self.time_encoder(torch.cat([i.float() for i in intervals]))
             for mask, rows in zip(is_time, encoded.split([len(i) for i in intervals]), strict=True):
-                embeds = _replace(embeds, mask, rows, "time token")
+                embeds = embeds.masked_scatter(mask.unsqueeze(-1), rows.to(embeds.dtype))
         return embeds
 
     # ------------------------------------------------------------------ forward
@@ -161,9 +164,9 @@ class TimeMixin:
         """Run the model; with labels, compute the losses.
 
         In a training step the output head runs at supervised positions alone. The vocabulary is
-        151,674 wide and a sample has about twenty supervised tokens among thousands of image tokens:
-        the full logits of one 8,192-token sample are 5 GB in float32, their softmax and gradient as
-        much again, and all but a quarter per cent of it never enters the loss.
+        151,674 wide and a sample has about twenty supervised tokens among thousands of image ones:
+        the full logits of one 8,192-token sample are 5 GB in float32, their softmax and gradient
+        as much again, and all but a quarter per cent of it never enters the loss.
         `benchmarks/training_logits.py` measures the difference.
 
         Args:
@@ -221,7 +224,8 @@ class TimeMixin:
             attentions=outputs.attentions,
         )
         if labels is None or not self.training:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            is_count = isinstance(logits_to_keep, int)
+            kept = slice(-logits_to_keep, None) if is_count else logits_to_keep
             result.logits = self.lm_head(hidden[:, kept])
         if labels is not None:
             if sample_ids is None:
@@ -396,8 +400,8 @@ class TimeMixin:
     def _validate_generation_mode(self, generation_mode, generation_config, *args, **kwargs):
         if generation_mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
             raise ValueError(
-                f"DisTime generates greedily or by sampling, not by {generation_mode.value}: the time "
-                "of a <TIME_STAMP> belongs to the one hypothesis whose hidden state predicted it. "
+                f"DisTime generates greedily or by sampling, not by {generation_mode.value}: the "
+                "time of a <TIME_STAMP> belongs to the one hypothesis that predicted it. "
                 "Use num_beams=1 and no assistant model"
             )
         super()._validate_generation_mode(generation_mode, generation_config, *args, **kwargs)
@@ -491,7 +495,8 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         """
         path = Path(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs["output_loading_info"] = True
+        # Transformers only warns of some misfits; collected here, every one of them is an error.
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         if published.is_published(path):
             checkpoint = published.read(path)
             kwargs.setdefault("dtype", checkpoint.dtype)
@@ -507,22 +512,15 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         return (model, info) if wants_info else model
 
 
-def _check_count(mask: Tensor, values: Tensor, token: str, argument: str) -> None:
+def _check_count(mask: Tensor, values: Tensor, token: str, what: str) -> None:
     count = int(mask.sum())
     if count != len(values):
         raise ValueError(
-            f"input_ids has {count} {token} tokens, but {argument} has {len(values)} entries"
+            f"input_ids has {count} {token} tokens, but there are {len(values)} {what}"
         )
 
 
-def _replace(embeds: Tensor, mask: Tensor, rows: Tensor, name: str) -> Tensor:
+def _replace(embeds: Tensor, mask: Tensor, rows: Tensor, token: str) -> Tensor:
     """Put `rows` `(n, C)` where `mask` `(B, T)` is set, in order."""
-    count = int(mask.sum())
-    if count != len(rows):
-        raise ValueError(
-            f"input_ids has {count} {name} tokens, but there are {len(rows)} embeddings for them"
-        )
+    _check_count(mask, rows, token, "embeddings for them")
     return embeds.masked_scatter(mask.unsqueeze(-1), rows.to(embeds.dtype))
-
-
-__all__ = ["DisTimeForConditionalGeneration", "DisTimeOutput", "TimeMixin", "PADDING"]

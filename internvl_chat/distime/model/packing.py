@@ -2,9 +2,9 @@
 
 Every token has a *group* (one video's frames and all that is asked about it; -1 is padding) and a
 *sample* (whose loss it belongs to; -1 is shared by the whole group). A token sees the tokens before
-it that are of its own group and either of its own sample or shared. Plain packing is the case of one
-sample in every group; a shared video prefix is the case of shared frames with many samples behind
-them. Since a sample's tokens see just what they would see alone, at the same positions, losses and
+it that are of its own group and either of its own sample or shared. Plain packing is the case of
+one sample in every group; a shared video prefix is that of shared frames with many samples behind.
+ Since a sample's tokens see just what they would see alone, at the same positions, losses and
 gradients are those of the separate samples.
 """
 

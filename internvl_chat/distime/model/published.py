@@ -1,4 +1,4 @@
-"""Reading and writing the published checkpoint layout (`vision_model.* / mlp1.* / language_model.*`).
+"""Reading and writing the published layout (`vision_model.* / mlp1.* / language_model.*`).
 
 Reads a base InternVL2.5, a published DisTime checkpoint, and one still wrapped in LoRA; with Qwen2
 or InternLM2 as language model and either style of InternViT. Nothing here runs remote code: the
@@ -31,47 +31,54 @@ SPECIAL_TOKENS = (
     "<TIME_STAMP>", "<FRAME_TIME_REF>",
 )  # fmt: skip
 
-# (published, ours) with `{}` for a layer number and `*` for a suffix that both share.
-_VISION = [
-    ("vision_model.embeddings.class_embedding", "model.vision_tower.embeddings.cls_token"),
-    ("vision_model.embeddings.position_embedding", "model.vision_tower.embeddings.position_embeddings"),
-    ("vision_model.embeddings.patch_embedding.*", "model.vision_tower.embeddings.patch_embeddings.projection.*"),
-    ("vision_model.encoder.layers.{}.ls1", "model.vision_tower.encoder.layer.{}.lambda_1"),
-    ("vision_model.encoder.layers.{}.ls2", "model.vision_tower.encoder.layer.{}.lambda_2"),
-    ("vision_model.encoder.layers.{}.norm1.*", "model.vision_tower.encoder.layer.{}.layernorm_before.*"),
-    ("vision_model.encoder.layers.{}.norm2.*", "model.vision_tower.encoder.layer.{}.layernorm_after.*"),
-    ("vision_model.encoder.layers.{}.attn.proj.*", "model.vision_tower.encoder.layer.{}.attention.projection_layer.*"),
-    ("vision_model.encoder.layers.{}.attn.q_norm.*", "model.vision_tower.encoder.layer.{}.attention.q_norm.*"),
-    ("vision_model.encoder.layers.{}.attn.k_norm.*", "model.vision_tower.encoder.layer.{}.attention.k_norm.*"),
-    ("vision_model.encoder.layers.{}.mlp.*", "model.vision_tower.encoder.layer.{}.mlp.*"),
+# (published, ours), with `#` for a layer number and `*` for a suffix that both share.
+_VIT, _OUR_VIT = "vision_model.encoder.layers.#", "model.vision_tower.encoder.layer.#"
+_EMBED, _OUR_EMBED = "vision_model.embeddings", "model.vision_tower.embeddings"
+_LLM, _OUR_LLM = "language_model.model", "model.language_model"
+_LAYER, _OUR_LAYER = f"{_LLM}.layers.#", f"{_OUR_LLM}.layers.#"
+_COMMON = [
+    (f"{_EMBED}.class_embedding", f"{_OUR_EMBED}.cls_token"),
+    (f"{_EMBED}.position_embedding", f"{_OUR_EMBED}.position_embeddings"),
+    (f"{_EMBED}.patch_embedding.*", f"{_OUR_EMBED}.patch_embeddings.projection.*"),
+    (f"{_VIT}.ls1", f"{_OUR_VIT}.lambda_1"),
+    (f"{_VIT}.ls2", f"{_OUR_VIT}.lambda_2"),
+    (f"{_VIT}.norm1.*", f"{_OUR_VIT}.layernorm_before.*"),
+    (f"{_VIT}.norm2.*", f"{_OUR_VIT}.layernorm_after.*"),
+    (f"{_VIT}.attn.proj.*", f"{_OUR_VIT}.attention.projection_layer.*"),
+    (f"{_VIT}.attn.q_norm.*", f"{_OUR_VIT}.attention.q_norm.*"),
+    (f"{_VIT}.attn.k_norm.*", f"{_OUR_VIT}.attention.k_norm.*"),
+    (f"{_VIT}.mlp.*", f"{_OUR_VIT}.mlp.*"),
     ("mlp1.0.*", "model.multi_modal_projector.layer_norm.*"),
     ("mlp1.1.*", "model.multi_modal_projector.linear_1.*"),
     ("mlp1.3.*", "model.multi_modal_projector.linear_2.*"),
-    ("time_enc.layers.{}.*", "time_encoder.layers.{}.*"),
-    ("time_gen.layers.{}.*", "time_decoder.layers.{}.*"),
-]  # fmt: skip
+    ("time_enc.layers.#.*", "time_encoder.layers.#.*"),
+    ("time_gen.layers.#.*", "time_decoder.layers.#.*"),
+]
 _QWEN2 = [
     ("language_model.lm_head.weight", "lm_head.weight"),
-    ("language_model.model.*", "model.language_model.*"),
+    (f"{_LLM}.*", f"{_OUR_LLM}.*"),
 ]
 _INTERNLM2 = [
     ("language_model.output.weight", "lm_head.weight"),
-    ("language_model.model.tok_embeddings.weight", "model.language_model.embed_tokens.weight"),
-    ("language_model.model.norm.weight", "model.language_model.norm.weight"),
-    ("language_model.model.layers.{}.attention.wo.*", "model.language_model.layers.{}.self_attn.o_proj.*"),
-    ("language_model.model.layers.{}.feed_forward.w1.*", "model.language_model.layers.{}.mlp.gate_proj.*"),
-    ("language_model.model.layers.{}.feed_forward.w2.*", "model.language_model.layers.{}.mlp.down_proj.*"),
-    ("language_model.model.layers.{}.feed_forward.w3.*", "model.language_model.layers.{}.mlp.up_proj.*"),
-    ("language_model.model.layers.{}.attention_norm.*", "model.language_model.layers.{}.input_layernorm.*"),
-    ("language_model.model.layers.{}.ffn_norm.*", "model.language_model.layers.{}.post_attention_layernorm.*"),
-]  # fmt: skip
+    (f"{_LLM}.tok_embeddings.weight", f"{_OUR_LLM}.embed_tokens.weight"),
+    (f"{_LLM}.norm.weight", f"{_OUR_LLM}.norm.weight"),
+    (f"{_LAYER}.attention.wo.*", f"{_OUR_LAYER}.self_attn.o_proj.*"),
+    (f"{_LAYER}.feed_forward.w1.*", f"{_OUR_LAYER}.mlp.gate_proj.*"),
+    (f"{_LAYER}.feed_forward.w2.*", f"{_OUR_LAYER}.mlp.down_proj.*"),
+    (f"{_LAYER}.feed_forward.w3.*", f"{_OUR_LAYER}.mlp.up_proj.*"),
+    (f"{_LAYER}.attention_norm.*", f"{_OUR_LAYER}.input_layernorm.*"),
+    (f"{_LAYER}.ffn_norm.*", f"{_OUR_LAYER}.post_attention_layernorm.*"),
+]
+_NAMES = {"qwen2": _COMMON + _QWEN2, "internlm2": _COMMON + _INTERNLM2}
 
-_VISION_QKV = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.attn\.qkv\.(weight|bias)")
-_INTERNLM2_QKV = re.compile(r"language_model\.model\.layers\.(\d+)\.attention\.wqkv\.(weight|bias)")
-_OUR_VISION_Q = re.compile(
-    r"model\.vision_tower\.encoder\.layer\.(\d+)\.attention\.q_proj\.(weight|bias)"
-)
-_OUR_LANGUAGE_Q = re.compile(r"model\.language_model\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)")
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)"))
+
+
+# What is packed there and three projections here: (published, ours with q for q, k and v).
+_VISION_PACKED = (f"{_VIT}.attn.qkv.*", f"{_OUR_VIT}.attention.q_proj.*")
+_INTERNLM2_PACKED = (f"{_LAYER}.attention.wqkv.*", f"{_OUR_LAYER}.self_attn.q_proj.*")
 _EXPECTATION = "time_project.project"
 
 
@@ -161,13 +168,13 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: the shard is missing; download it again") from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or unreadable ({error}); download it again") from error
+        raise CheckpointError(f"{path}: damaged or unreadable: {error}; get it again") from error
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             raise
         raise CheckpointError(
-            f"{path}: holds more than tensors and is not loaded, since unpickling it could run code "
-            f"({error})"
+            f"{path}: holds more than tensors; it is not loaded, since unpickling it could run "
+            f"code ({error})"
         ) from error
 
 
@@ -197,7 +204,7 @@ def check_loading(path: Path | str, info: Any, may_miss: list[str] = ()) -> None
     if mismatched := sorted(str(item) for item in info.get("mismatched_keys", ())):
         problems.append(f"wrong shape: {_listed(mismatched)}")
     if problems:
-        raise CheckpointError(f"{path}: the checkpoint does not fit its config; " + "; ".join(problems))
+        raise CheckpointError(f"{path}: tensors do not fit the config; " + "; ".join(problems))
 
 
 # ---------------------------------------------------------------------- reading
@@ -263,8 +270,8 @@ def _llm_family(path: Path, source: dict[str, Any]) -> str:
     llm = source["llm_config"]
     family = llm.get("model_type")
     if family not in ("qwen2", "internlm2"):
-        architecture = (llm.get("architectures") or [""])[0]
-        family = {"Qwen2ForCausalLM": "qwen2", "InternLM2ForCausalLM": "internlm2"}.get(architecture)
+        known = {"Qwen2ForCausalLM": "qwen2", "InternLM2ForCausalLM": "internlm2"}
+        family = known.get((llm.get("architectures") or [""])[0])
     if family is None:
         raise CheckpointError(
             f"{path / 'config.json'}: language model {llm.get('model_type')!r} is not supported; "
@@ -273,8 +280,10 @@ def _llm_family(path: Path, source: dict[str, Any]) -> str:
     return family
 
 
-def _merge_lora(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold `W + alpha / r * B A` into each adapted layer; a checkpoint without LoRA is unchanged."""
+def _merge_lora(
+    path: Path, source: dict[str, Any], tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Fold `W + alpha / r * B A` into each adapted layer; without LoRA nothing changes."""
     wrapped = {"language_model.": "use_llm_lora", "vision_model.": "use_backbone_lora"}
     if not any(".base_model.model." in name for name in tensors):
         return tensors
@@ -295,7 +304,8 @@ def _merge_lora(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) 
         rank = int(source.get(wrapped[prefix]) or a.shape[0])
         if rank != a.shape[0]:
             raise CheckpointError(
-                f"{path}: config.json says {wrapped[prefix]}={rank}, but {name_a} has rank {a.shape[0]}"
+                f"{path}: config.json says {wrapped[prefix]}={rank}, but {name_a} has rank "
+                f"{a.shape[0]}"
             )
         # The published wrapper always sets alpha to twice the rank.
         merged[plain] = (base.float() + 2.0 * (b @ a)).to(base.dtype)
@@ -303,43 +313,39 @@ def _merge_lora(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) 
     return merged
 
 
-def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)").replace(r"\*", "(.+)"))
-
-
-def _substitute(template: str, groups: tuple[str, ...]) -> str:
-    for group in groups:
-        template = re.sub(r"\{\}|\*", lambda _, group=group: group, template, count=1)
-    return template
+def _translate(name: str, pair: tuple[str, str]) -> str | None:
+    """Rename by one line of a table; None if it is about other names."""
+    source, target = pair
+    match = _pattern(source).fullmatch(name)
+    if match is None:
+        return None
+    for group in match.groups():
+        target = re.sub(r"[#*]", group, target, count=1)
+    return target
 
 
 def _rename(name: str, table: list[tuple[str, str]]) -> str | None:
-    for source, target in table:
-        if match := _pattern(source).fullmatch(name):
-            return _substitute(target, match.groups())
-    return None
+    return next((new for pair in table if (new := _translate(name, pair)) is not None), None)
 
 
 def _from_published(
     path: Path, tensors: dict[str, Tensor], llm_config: dict[str, Any], llm: str
 ) -> dict[str, Tensor]:
-    table = _VISION + (_QWEN2 if llm == "qwen2" else _INTERNLM2)
     translated: dict[str, Tensor] = {}
     unexpected = []
     for name, tensor in tensors.items():
+        packed = _translate(name, _VISION_PACKED)
+        parts = tensor.chunk(3) if packed else None
+        if packed is None and llm == "internlm2":
+            packed = _translate(name, _INTERNLM2_PACKED)
+            parts = _split_wqkv(tensor, llm_config) if packed else None
         if name == _EXPECTATION:
             if not torch.equal(tensor.float(), torch.arange(len(tensor), dtype=torch.float32)):
                 raise CheckpointError(f"{path}: {_EXPECTATION} is not 0, 1, ..., reg_max")
-        elif match := _VISION_QKV.fullmatch(name):
-            layer, kind = match.groups()
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                ours = f"model.vision_tower.encoder.layer.{layer}.attention.{part}_proj.{kind}"
-                translated[ours] = rows.contiguous()
-        elif (match := _INTERNLM2_QKV.fullmatch(name)) and llm == "internlm2":
-            layer, kind = match.groups()
-            for part, rows in zip("qkv", _split_wqkv(tensor, llm_config), strict=True):
-                translated[f"model.language_model.layers.{layer}.self_attn.{part}_proj.{kind}"] = rows
-        elif (ours := _rename(name, table)) is not None:
+        elif packed is not None:
+            for part, rows in zip("qkv", parts, strict=True):
+                translated[packed.replace("q_proj", f"{part}_proj")] = rows.contiguous()
+        elif (ours := _rename(name, _NAMES[llm])) is not None:
             translated[ours] = tensor
         else:
             unexpected.append(name)
@@ -372,8 +378,7 @@ def _split_wqkv(tensor: Tensor, llm_config: dict[str, Any]) -> list[Tensor]:
 def _join_wqkv(q: Tensor, k: Tensor, v: Tensor, llm_config: dict[str, Any]) -> Tensor:
     kv_heads, queries = _heads(llm_config)
     parts = [
-        part.unflatten(0, (kv_heads, count, -1))
-        for part, count in ((q, queries), (k, 1), (v, 1))
+        part.unflatten(0, (kv_heads, count, -1)) for part, count in ((q, queries), (k, 1), (v, 1))
     ]
     return torch.cat(parts, dim=1).flatten(0, 2).contiguous()
 
@@ -554,29 +559,21 @@ def _published_config(config: DisTimeConfig, dtype: torch.dtype) -> dict[str, An
 
 def to_published(model: PreTrainedModel) -> dict[str, Tensor]:
     """State dict of a DisTime model under the published names."""
-    config = model.config
+    config, state = model.config, model.state_dict()
     llm = "qwen2" if config.text_config.model_type == "qwen2" else "internlm2"
-    reverse = [(ours, theirs) for theirs, ours in _VISION + (_QWEN2 if llm == "qwen2" else _INTERNLM2)]
-    state = model.state_dict()
+    reverse = [(ours, theirs) for theirs, ours in _NAMES[llm]]
+    packings = [(_VISION_PACKED, lambda q, k, v: torch.cat([q, k, v]))]
+    if llm == "internlm2":
+        heads = config.text_config.to_dict()
+        packings.append((_INTERNLM2_PACKED, lambda q, k, v: _join_wqkv(q, k, v, heads)))
     result: dict[str, Tensor] = {}
+    for name in list(state):
+        for (theirs, ours), join in packings:
+            if (packed := _translate(name, (ours, theirs))) is not None:
+                result[packed] = join(
+                    *(state.pop(name.replace("q_proj", f"{p}_proj")) for p in "qkv")
+                )
     for name, tensor in state.items():
-        if re.search(r"\.(attention|self_attn)\.[kv]_proj\.", name) and (
-            "vision_tower" in name or llm == "internlm2"
-        ):
-            continue  # packed with its query projection
-        packed = _OUR_VISION_Q.fullmatch(name)
-        if packed is None and llm == "internlm2":
-            packed = _OUR_LANGUAGE_Q.fullmatch(name)
-        if packed is not None:
-            layer, kind = packed.groups()
-            q, k, v = (state[name.replace("q_proj", f"{part}_proj")] for part in "qkv")
-            if "vision_tower" in name:
-                theirs = f"vision_model.encoder.layers.{layer}.attn.qkv.{kind}"
-                result[theirs] = torch.cat([q, k, v])
-            else:
-                theirs = f"language_model.model.layers.{layer}.attention.wqkv.{kind}"
-                result[theirs] = _join_wqkv(q, k, v, config.text_config.to_dict())
-            continue
         theirs = _rename(name, reverse)
         if theirs is None:
             raise CheckpointError(f"tensor {name} has no name in the published layout")

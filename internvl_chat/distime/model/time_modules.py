@@ -31,10 +31,14 @@ def gaussian_bins(times: Tensor, reg_max: int, sigma: float) -> Tensor:
 
 
 def expected_time(distribution: Tensor) -> Tensor:
-    """Expectation of distributions over the bins, shape `(..., reg_max + 1)`, as normalised time."""
+    """Expectation of distributions over the bins, `(..., reg_max + 1)`, as normalised time."""
     reg_max = distribution.shape[-1] - 1
     bins = torch.arange(reg_max + 1, dtype=distribution.dtype, device=distribution.device)
     return (distribution * bins).sum(-1) / reg_max
+
+
+class TimeLinear(nn.Linear):
+    """A linear layer of a time module: the type by which its own initialisation is found."""
 
 
 class TimeMLP(nn.Module):
@@ -44,7 +48,7 @@ class TimeMLP(nn.Module):
         super().__init__()
         widths = [in_features] + [hidden_features] * (num_layers - 1) + [out_features]
         self.layers = nn.ModuleList(
-            nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)
+            TimeLinear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -55,7 +59,7 @@ class TimeMLP(nn.Module):
 
 
 class TimeDecoder(TimeMLP):
-    """Hidden states of the tokens that predict `<TIME_STAMP>` -> two distributions over the bins."""
+    """Hidden states that predict `<TIME_STAMP>` -> two distributions over the bins."""
 
     def __init__(self, hidden_size: int, reg_max: int, num_layers: int):
         super().__init__(hidden_size, hidden_size, 2 * (reg_max + 1), num_layers)
@@ -75,8 +79,8 @@ class TimeEncoder(TimeMLP):
     def forward(self, intervals: Tensor) -> Tensor:
         """Map intervals `(N, 2)` in normalised time to embeddings `(N, hidden_size)`.
 
-        The Gaussians are made in float32 whatever the model's dtype, since bfloat16 would round bins
-        above 16 to an eighth of a bin.
+        The Gaussians are made in float32 whatever the model's dtype, since bfloat16 would round
+        bins above 16 to an eighth of a bin.
         """
         bins = gaussian_bins(intervals, self.reg_max, self.sigma).flatten(-2)
         return super().forward(bins.to(self.layers[0].weight.dtype))
