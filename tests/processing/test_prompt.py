@@ -256,7 +256,8 @@ ITEMS = [
 
 def test_prefix_and_suffix_are_the_item_alone(tokenizer):
     tokens = TokenIds.of(tokenizer)
-    for items in (ITEMS, ITEMS[:2], ITEMS[:1], [ITEMS[0], ITEMS[0]]):
+    same_question = [conversation("door?", answer) for answer in ("at noon.", "at skin.")]
+    for items in (ITEMS, ITEMS[:2], ITEMS[:1], [ITEMS[0], ITEMS[0]], same_question):
         prefix, suffixes = encode_items(tokenizer, TEMPLATE, VIDEO, items)
         assert tokens.time_stamp not in prefix
         assert prefix.count(tokens.img_context) == VIDEO.num_image_tokens
