@@ -1,1 +1,22 @@
-"""DisTime: distribution-based time representation for video large language models."""
+"""DisTime: distribution-based time representation for video large language models.
+
+The names below are imported on first use, so that a command which needs no model waits for none.
+"""
+
+import importlib
+
+_EXPORTS = {
+    "DisTimeConfig": "distime.model.config",
+    "DisTimeForConditionalGeneration": "distime.model.modeling",
+    "DisTimeProcessor": "distime.processing.processor",
+    "DisTime": "distime.api",
+    "Event": "distime.processing.answers",
+    "Answer": "distime.processing.answers",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'distime' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -297,7 +297,8 @@ class TimeMixin:
         Args:
             *args: as for transformers.
             **kwargs: as for transformers, with `pixel_values`, `frame_times` and optionally
-                `time_targets` for `<TIME_STAMP>` tokens of the prompt (see `embed`).
+                `time_targets` for `<TIME_STAMP>` tokens of the prompt (see `embed`). `durations`
+                is ignored, so that all a processor returns can be passed.
 
         Returns:
             token ids, or with `return_dict_in_generate=True` a `DisTimeGenerateOutput`.
@@ -305,6 +306,7 @@ class TimeMixin:
         Raises:
             ValueError: for beam search and assisted decoding.
         """
+        kwargs.pop("durations", None)
         trace = TimeTrace()
         output = super().generate(*args, time_trace=trace, **kwargs)
         if isinstance(output, Tensor):

@@ -198,7 +198,7 @@ def _read_index(
                 packet.is_corrupt,
             )
             for packet in container.demux(stream)
-            if _has_frame(packet)
+            if packet.size
         )
     except av.error.FFmpegError as error:
         logger.warning("%s: reading stopped after %d packets: %s", path, len(packets), error)
@@ -237,8 +237,12 @@ def _read_index(
     # mp4 lists its frames apart from their data: a list longer than the data is a cut file. (Other
     # containers list none or some.) Of the frames shown after the last decoding stamp some may be
     # cut off, so none of them counts as there.
-    missing = 0 if counted else max(0, len(stream.index_entries) - len(packets))
-    if missing:
+    entries = stream.index_entries
+    missing = 0
+    if not counted and len(entries) > len(packets):
+        # Entries without data make no packet even in a whole file.
+        missing = sum(entries[i].size > 0 for i in range(len(entries))) - len(packets)
+    if missing > 0:
         whole = [stamp for stamp in stamps if stamp <= packets[-1].dts]
         missing += len(stamps) - len(whole)
         stamps = whole
@@ -250,11 +254,6 @@ def _read_index(
         )
     fps, seconds, duration, constant_rate = _times(stream, stamps, missing, last_duration, counted)
     return _Index(stamps, seconds, fps, duration, constant_rate, keyframes, position, counted)
-
-
-def _has_frame(packet: av.Packet) -> bool:
-    """Tell a packet of the file, which may be empty (a repeated picture), from the final flush."""
-    return packet.size > 0 or packet.dts is not None
 
 
 def _stamps_by_decoding(path: Path) -> tuple[list[int], bool]:
@@ -269,8 +268,8 @@ def _stamps_by_decoding(path: Path) -> tuple[list[int], bool]:
 def _decoded(packets: Iterable[av.Packet], errors: list[str]) -> Iterator[av.VideoFrame]:
     """Decode packets, going on after damaged ones, whose errors are appended to `errors`."""
     for packet in packets:
-        if packet.size == 0 and _has_frame(packet):
-            continue  # it would end the decoding
+        if packet.size == 0 and packet.dts is not None:
+            continue  # a frame without data; the decoder would take it for the end
         try:
             yield from packet.decode()
         except av.error.FFmpegError as error:

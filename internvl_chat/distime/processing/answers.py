@@ -1,0 +1,117 @@
+"""What a generated answer says: its text, and its events in seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distime.processing.processor import DisTimeProcessor
+
+_TIME_STAMP = "<TIME_STAMP>"
+
+
+@dataclass(frozen=True)
+class Event:
+    """An interval that the model named.
+
+    Attributes:
+        start: seconds, as decoded: nothing orders start and end.
+        end: seconds.
+        confidence: 1 minus the mean normalised entropy of the two distributions: 1 when both put
+            everything on one bin, 0 when both are uniform.
+        distribution: `(2, reg_max + 1)` probabilities of start and end; bin `k` is the time
+            `k / reg_max * duration`.
+        text: what the answer says right after the time (dense captioning), stripped.
+    """
+
+    start: float
+    end: float
+    confidence: float = math.nan
+    distribution: np.ndarray | None = field(default=None, repr=False, compare=False)
+    text: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        values = {"start": self.start, "end": self.end, "confidence": self.confidence}
+        if self.text:
+            values["text"] = self.text
+        if self.distribution is not None:
+            values["distribution"] = self.distribution.tolist()
+        return values
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer in words and events.
+
+    Attributes:
+        text: the words, with `<TIME_STAMP>` where an event was named.
+        events: one per `<TIME_STAMP>` of the text, in order.
+        duration: of the video, in seconds.
+    """
+
+    text: str
+    events: tuple[Event, ...] = ()
+    duration: float = math.nan
+
+    @property
+    def readable(self) -> str:
+        """The text with each time written out, as in "1.2 - 3.4 s"."""
+        pieces = self.text.split(_TIME_STAMP)
+        spans = [f"{event.start:.1f} - {event.end:.1f} s" for event in self.events]
+        spans += [_TIME_STAMP] * (len(pieces) - 1 - len(spans))
+        return "".join(a + b for a, b in zip(pieces, [*spans, ""], strict=False))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        events = [event.to_dict() for event in self.events]
+        return {"text": self.text, "events": events, "duration": self.duration}
+
+
+def confidence(distribution: np.ndarray) -> float:
+    """1 minus the normalised entropy of distributions `(..., bins)`, averaged."""
+    safe = np.clip(distribution, 1e-12, 1)
+    entropy = -(distribution * np.log(safe)).sum(-1) / math.log(distribution.shape[-1])
+    return float(1 - entropy.mean())
+
+
+def read_answer(
+    processor: DisTimeProcessor,
+    new_ids: Tensor,
+    times: Tensor,
+    distributions: Tensor,
+    duration: float,
+) -> Answer:
+    """Read one row of `generate`'s output.
+
+    Args:
+        processor: its tokenizer decodes the text.
+        new_ids: `(T,)` generated ids, without the prompt.
+        times: `(n, 2)` normalised.
+        distributions: `(n, 2, reg_max + 1)`.
+        duration: of the video, in seconds.
+    """
+    text = processor.decode(new_ids)
+    bins = distributions.float().cpu().numpy()
+    events = [
+        Event(start * duration, end * duration, confidence(bins[i]), bins[i], caption)
+        for i, ((start, end), caption) in enumerate(
+            zip(times.double().tolist(), captions(text), strict=False)
+        )
+    ]
+    return Answer(text, tuple(events), duration)
+
+
+def captions(text: str) -> list[str]:
+    """What stands behind each `<TIME_STAMP>`, up to the next; a leading comma is not part of it.
+
+    Unlike the published parsing, nothing shifts when a piece is empty or lacks its comma.
+    """
+    return [re.sub(r"^\s*,\s*", "", piece).strip() for piece in text.split(_TIME_STAMP)[1:]]
