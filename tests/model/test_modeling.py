@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from conftest import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.packing import PADDING, SHARED
+from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 
 PROMPT = [10, 11]  # what every sample begins with
 

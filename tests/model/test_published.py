@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
-from conftest import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.published import CheckpointError
+from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 
 SPECIAL = dict(
     zip(published.SPECIAL_TOKENS, [30, 31, IMAGE, 32, 33, 34, 35, 36, 37, TIME, FRAME], strict=True)

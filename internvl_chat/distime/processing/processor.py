@@ -1,8 +1,8 @@
 """The processor: files and words in, tensors out, and the model's answer back to words and seconds.
 
-It owns everything between a video file and the model: which frames, which pixels, which text, which
-ids, and the change between seconds and the model's normalised time. It is saved beside the model, so
-that a checkpoint alone reproduces its inputs.
+It owns everything between a video file and the model: which frames, which pixels, which text,
+which ids, and the change between seconds and the model's normalised time. It is saved beside the
+model, so that a checkpoint alone reproduces its inputs.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class DisTimeProcessor:
         config = json.loads(published.read_text(encoding="utf-8"))
         if "vision_config" not in config:
             raise ProcessorError(
-                f"{published}: has no vision_config; is it an InternVL checkpoint?"
+                f"{published}: no vision_config; is it an InternVL checkpoint?"
             )
         add_special_tokens(tokenizer)
         vision = config["vision_config"]
@@ -342,12 +342,12 @@ class DisTimeProcessor:
     # ------------------------------------------------------------------ answers
 
     def decode(self, new_ids: Tensor | Sequence[int]) -> str:
-        """Generated ids -> text with its special tokens, cut at the first `<|im_end|>`, stripped."""
+        """Generated ids -> text with special tokens, cut at the first `<|im_end|>`, stripped."""
         ids = new_ids.tolist() if isinstance(new_ids, Tensor) else list(new_ids)
         text = self.tokenizer.decode(ids, skip_special_tokens=False)
         return text.split(IM_END)[0].strip()
 
 
 def to_seconds(times: Tensor, duration: float) -> list[tuple[float, float]]:
-    """Normalised intervals `(n, 2)` -> (start, end) pairs in seconds, neither rounded nor ordered."""
+    """Normalised intervals `(n, 2)` -> (start, end) in seconds, neither rounded nor ordered."""
     return [(start * duration, end * duration) for start, end in times.double().tolist()]
