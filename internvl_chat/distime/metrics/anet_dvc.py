@@ -83,28 +83,19 @@ def score_files(
         time_unit: unit of the lines that have no ``time_unit`` of their own.
         task: which lines to score.
     """
+    log = read_log(pred_path, time_unit)
+    annotations = anet.read_ground_truth(gt_path)
     if task == "grounding":
-        return score_grounding(
-            read_log(pred_path, time_unit), anet.read_ground_truth(gt_path), str(pred_path)
-        )
-    with Aligner() as aligner:
-        log = read_log(pred_path, time_unit)
-        annotations = anet.read_ground_truth(gt_path)
-        expect(
-            not log.answers or log.answers.keys() & annotations.keys(),
-            str(pred_path),
-            f"none of its {len(log.answers)} videos is in {gt_path}; is this another split?",
-        )
-        return evaluate(log, annotations, aligner, published=published)
+        return score_grounding(log, annotations, str(pred_path))
+    expect(
+        not log.answers or log.answers.keys() & annotations.keys(),
+        str(pred_path),
+        f"none of its {len(log.answers)} videos is in {gt_path}; is this another split?",
+    )
+    return evaluate(log, annotations, published=published)
 
 
-def evaluate(
-    log: Log,
-    annotations: Mapping[str, anet.Video],
-    aligner: Aligner,
-    *,
-    published: bool = False,
-) -> Result:
+def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool = False) -> Result:
     """Score a log that is already in memory.
 
     Raises:
@@ -129,15 +120,17 @@ def evaluate(
     elif published and merged:
         present = {name: video for name, video in annotations.items() if name in merged}
         as_run_videos = _videos(merged, present, tokens, as_percent=True)
-    aligner.align([*needed_pairs(videos), *needed_pairs(as_run_videos)])
-
-    metrics = _metrics(videos, aligner)
-    as_run = {}
-    if as_run_videos:
+    as_run: dict[str, float] = {}
+    with Aligner(tokens.values()) as aligner:
+        aligner.request([*needed_pairs(videos), *needed_pairs(as_run_videos)])
+        metrics = _metrics(videos, aligner)
+        if as_run_videos:
+            as_run = _metrics(as_run_videos, aligner) | _bleu_and_rouge(as_run_videos)
+        alignments = aligner.alignments
+    if as_run:
         in_seconds = any(answer.unit == "seconds" for answer in merged.values())
         suffix = "_seconds_as_percent" if in_seconds else "_of_answered_videos"
-        values = _metrics(as_run_videos, aligner) | _bleu_and_rouge(as_run_videos)
-        as_run = {f"{name}{suffix}": value for name, value in values.items()}
+        as_run = {f"{name}{suffix}": value for name, value in as_run.items()}
     windows = [window for answer in merged.values() for window in answer.windows]
     counts = {
         "videos": len(annotations),
@@ -152,7 +145,7 @@ def evaluate(
             for video, annotated in zip(videos, annotations.values(), strict=True)
         ),
         **log.counts,
-        "meteor_alignments": aligner.alignments,
+        "meteor_alignments": alignments,
         "meteor_calls_of_published_scorer": published_meteor_calls(as_run_videos or videos),
     }
     return Result("anet_dvc", metrics, counts, as_run, tuple(warnings))

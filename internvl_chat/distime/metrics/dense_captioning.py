@@ -155,12 +155,13 @@ def soda_c(videos: Sequence[Video], aligner: Aligner) -> np.ndarray:
 def caption_scores(videos: Sequence[Video], aligner: Aligner) -> tuple[np.ndarray, np.ndarray]:
     """Return METEOR and CIDEr, each ``(videos, thresholds)`` in their own unit (CIDEr up to 10)."""
     groups = [video.matches(t) for video in videos for t in THRESHOLDS]
+    ciders = np.array([cider(group, len(others)) for group, others in groups])
+    # METEOR last: Java works on what was requested meanwhile.
     pairs = aligner.statistics([pair for group, _ in groups for pair in group])
     alone = aligner.unmatched([text for _, group in groups for text in group])
     sums = _group_sums(pairs, [len(group) for group, _ in groups])
     sums += _group_sums(alone, [len(group) for _, group in groups])
     shape = (len(videos), len(THRESHOLDS))
-    ciders = np.array([cider(group, len(others)) for group, others in groups])
     return meteor.scores(sums).reshape(shape), ciders.reshape(shape)
 
 

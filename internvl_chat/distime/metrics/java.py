@@ -13,6 +13,7 @@ from distime.metrics.files import MetricError
 
 PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 METEOR_JAR = "meteor/meteor-1.5.jar"
+PARAPHRASES = "meteor/data/paraphrase-en.gz"
 
 
 def java_command() -> str:
@@ -30,11 +31,11 @@ def java_command() -> str:
     return command
 
 
-def jar(name: str) -> Path:
-    """Return the path of a jar inside pycocoevalcap, found without importing it.
+def carried_file(name: str) -> Path:
+    """Return the path of a file of pycocoevalcap, found without importing it.
 
     Raises:
-        MetricError: pycocoevalcap is not installed or lacks the jar.
+        MetricError: pycocoevalcap is not installed or lacks the file.
     """
     spec = importlib.util.find_spec("pycocoevalcap")
     for folder in (spec.submodule_search_locations or ()) if spec else ():

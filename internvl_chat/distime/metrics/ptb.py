@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable
 
 from distime.metrics.files import MetricError
-from distime.metrics.java import PTB_JAR, jar, java_command
+from distime.metrics.java import PTB_JAR, carried_file, java_command
 
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"]
@@ -46,7 +46,13 @@ def tokenize(captions: Iterable[str]) -> dict[str, str]:
 
 
 def _run(lines: list[str]) -> list[str]:
-    command = [java_command(), "-Xmx512m", "-Dfile.encoding=UTF-8", "-cp", str(jar(PTB_JAR))]
+    command = [
+        java_command(),
+        "-Xmx512m",
+        "-Dfile.encoding=UTF-8",
+        "-cp",
+        str(carried_file(PTB_JAR)),
+    ]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     # Lone surrogates can come out of JSON and have no UTF-8 form.
     text = "\n".join(lines) + "\n"

@@ -27,7 +27,6 @@ from distime.metrics.dense_captioning import (
     needed_pairs,
     published_meteor_calls,
     soda_c,
-    soda_pairs,
 )
 from distime.metrics.files import MetricError, expect, interval, read_json
 from distime.metrics.intervals import Interval
@@ -40,22 +39,20 @@ Annotations = Mapping[str, tuple[list[Interval], list[str]]]
 
 def score_files(pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
     """Score a YouCook2 ``results.json`` against ``val.caption_coco_format.json``."""
-    with Aligner() as aligner:
-        predictions, duplicates = read_predictions(pred_path)
-        annotations = read_ground_truth(gt_path)
-        expect(
-            not predictions or predictions.keys() & annotations.keys(),
-            str(pred_path),
-            f"none of its {len(predictions)} videos is in {gt_path}; is this another benchmark?",
-        )
-        counts = {"duplicate_keys": duplicates}
-        return evaluate(predictions, annotations, aligner, published=published, counts=counts)
+    predictions, duplicates = read_predictions(pred_path)
+    annotations = read_ground_truth(gt_path)
+    expect(
+        not predictions or predictions.keys() & annotations.keys(),
+        str(pred_path),
+        f"none of its {len(predictions)} videos is in {gt_path}; is this another benchmark?",
+    )
+    counts = {"duplicate_keys": duplicates}
+    return evaluate(predictions, annotations, published=published, counts=counts)
 
 
 def evaluate(
     predictions: Annotations,
     annotations: Annotations,
-    aligner: Aligner,
     *,
     published: bool = False,
     counts: Mapping[str, int] | None = None,
@@ -69,33 +66,16 @@ def evaluate(
     empty: tuple[list[Interval], list[str]] = ([], [])
     both = [(predictions.get(name, empty), truth) for name, truth in annotations.items()]
     tokens = ptb.tokenize(text for pair in both for _, captions in pair for text in captions)
-    videos = [
-        Video(_events(predicted, tokens), _events(truth, tokens)) for predicted, truth in both
-    ]
+    videos = [Video(_events(pred, tokens), _events(truth, tokens)) for pred, truth in both]
     paragraphs = [
-        (_words(". ".join(predicted)), _words(" ".join(truth)))
-        for (_, predicted), (_, truth) in both
+        (_words(". ".join(pred)), _words(" ".join(truth))) for (_, pred), (_, truth) in both
     ]
-    # The published script skips the paragraph of a video without predictions but not its
-    # reference, so that every later paragraph meets the reference of another video.
-    answered = [hypothesis for (hypothesis, _), video in zip(paragraphs, videos, strict=True)
-                if len(video.predicted)]  # fmt: skip
-    shifted = list(zip(answered, [reference for _, reference in paragraphs], strict=False))
-    permuted = [_permuted(video) for video in videos]
-    needed = [*needed_pairs(videos), *paragraphs]
-    if published:
-        needed += [*(pair for video in permuted for pair in soda_pairs(video)), *shifted]
-    aligner.align(needed)
-
-    metrics = _metrics(videos, paragraphs, aligner)
-    as_run = {}
-    if published:
-        as_run = {name: value for name, value in metrics.items() if not name.startswith("Para")}
-        del as_run["SODA_c"]
-        as_run["SODA_c_permuted"] = 100 * float(soda_c(permuted, aligner).mean())
-        as_run["SODA_c_1"] = -100.0  # Filled with -1 and never computed.
-        suffix = "" if len(answered) == len(videos) else "_misaligned"
-        as_run |= {f"{k}{suffix}": v for k, v in _paragraph_metrics(shifted, aligner).items()}
+    as_run: dict[str, float] = {}
+    with Aligner([*tokens.values(), *(text for pair in paragraphs for text in pair)]) as aligner:
+        metrics = _metrics(videos, paragraphs, aligner)
+        alignments = aligner.alignments
+        if published:
+            as_run = _published_as_run(metrics, videos, paragraphs, aligner)
     windows = [window for predicted, _ in both for window in predicted[0]]
     counted = {
         "videos": len(videos),
@@ -105,7 +85,7 @@ def evaluate(
         "events": len(windows),
         "reversed": sum(start > end for start, end in windows),
         **(counts or {}),
-        "meteor_alignments": aligner.alignments,
+        "meteor_alignments": alignments,
         "meteor_calls_of_published_scorer": published_meteor_calls(videos),
     }
     return Result("youcook2_dvc", metrics, counted, as_run)
@@ -114,14 +94,14 @@ def evaluate(
 def _metrics(
     videos: Sequence[Video], paragraphs: Sequence[meteor.Pair], aligner: Aligner
 ) -> dict[str, float]:
-    soda = soda_c(videos, aligner)
+    aligner.request([*needed_pairs(videos), *paragraphs])  # At once, to keep Java busy.
     meteors, ciders = caption_scores(videos, aligner)
     precision, recall = (
         np.array(part) for part in zip(*(localisation(v.ious) for v in videos), strict=True)
     )
     f1s = [f1(p, r) for p, r in zip(precision.mean(axis=1), recall.mean(axis=1), strict=True)]
     metrics = {
-        "SODA_c": 100 * float(soda.mean()),
+        "SODA_c": 100 * float(soda_c(videos, aligner).mean()),
         "CIDEr": 100 * float(ciders.mean()),
         "METEOR": 100 * float(meteors.mean()),
         "F1": 100 * float(np.mean(f1s)),
@@ -134,6 +114,27 @@ def _metrics(
     metrics |= _paragraph_metrics(paragraphs, aligner)
     metrics["n_preds"] = sum(len(video.predicted) for video in videos) / len(videos)
     return metrics
+
+
+def _published_as_run(
+    metrics: Mapping[str, float],
+    videos: Sequence[Video],
+    paragraphs: Sequence[meteor.Pair],
+    aligner: Aligner,
+) -> dict[str, float]:
+    as_run = {name: value for name, value in metrics.items() if not name.startswith("Para")}
+    del as_run["SODA_c"]
+    permuted = [_permuted(video) for video in videos]
+    as_run["SODA_c_permuted"] = 100 * float(soda_c(permuted, aligner).mean())
+    as_run["SODA_c_1"] = -100.0  # Filled with -1 and never computed.
+    # The paragraph of a video without predictions is skipped but not its reference, so that every
+    # later paragraph meets the reference of another video.
+    answered = [p for (p, _), v in zip(paragraphs, videos, strict=True) if len(v.predicted)]
+    shifted = list(zip(answered, [reference for _, reference in paragraphs], strict=False))
+    suffix = "" if len(answered) == len(videos) else "_misaligned"
+    for name, value in _paragraph_metrics(shifted, aligner).items():
+        as_run[f"{name}{suffix}"] = value
+    return as_run
 
 
 def _paragraph_metrics(paragraphs: Sequence[meteor.Pair], aligner: Aligner) -> dict[str, float]:
