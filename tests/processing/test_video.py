@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -630,6 +631,29 @@ def test_backends_agree(tmp_path, backend):
         assert reader.duration == ours.duration
         indices = [100, 3, 3, 57]
         np.testing.assert_array_equal(reader.frames(indices), ours.frames(indices))
+
+
+@pytest.mark.parametrize("fault", ["opening", "decoding", "missing frames"])
+def test_faults_of_other_backends_name_the_file(tmp_path, monkeypatch, fault):
+    class Decoder:
+        def __init__(self, path, ctx, num_threads):
+            if fault == "opening":
+                raise RuntimeError("internal error 7")
+
+        def get_batch(self, indices):
+            if fault == "decoding":
+                raise RuntimeError("internal error 7")
+            return SimpleNamespace(asnumpy=lambda: np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+
+    stand_in = SimpleNamespace(VideoReader=Decoder, cpu=lambda number: number)
+    monkeypatch.setitem(sys.modules, "decord", stand_in)
+    path = write(tmp_path / "a.mp4", count=8)
+    with pytest.raises(VideoError) as caught, open_video(path, backend="decord") as reader:
+        reader.frames([1, 5])
+    message = str(caught.value)
+    assert str(path) in message
+    assert "try backend='pyav'" in message
+    assert ("decoded 1 of 2" if fault == "missing frames" else "internal error 7") in message
 
 
 # --------------------------------------------------------------------------- writing

@@ -443,14 +443,13 @@ class _PyAVReader(_FileReader):
 
         Only for h264, where a picture says of itself that no other refers to it.
         """
-        context = self._stream.codec_context
-        skip = context.name == "h264" and not self._index.counted
+        skip = self._stream.codec_context.name == "h264" and not self._index.counted
         for packet in packets:
             if skip:
+                # The packet's own context: opening the file again makes another.
+                context = packet.stream.codec_context
                 context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             yield packet
-        if skip:
-            context.skip_frame = "DEFAULT"
 
     def _packets_from(self, start: _Keyframe | None) -> Iterator[av.Packet]:
         """Yield the packets from a keyframe on, or all of them."""
