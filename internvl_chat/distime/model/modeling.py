@@ -479,7 +479,11 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *args: Any,
+        config_overrides: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> DisTimeForConditionalGeneration:
         """Load our own layout, a base InternVL2.5, or a published DisTime checkpoint.
 
@@ -489,6 +493,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         Args:
             pretrained_model_name_or_path: folder, or for our own layout also a hub name.
             *args: as for transformers.
+            config_overrides: fields of the configuration to set before the model is made.
             **kwargs: as for transformers (`dtype`, `device_map`, `attn_implementation`, ...).
 
         Raises:
@@ -500,7 +505,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         # Transformers only warns of some misfits; collected here, every one of them is an error.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         if published.is_published(path):
-            checkpoint = published.read(path)
+            checkpoint = published.read(path, config_overrides)
             kwargs.setdefault("dtype", checkpoint.dtype)
             kwargs.setdefault("config", checkpoint.config)
             model, info = super().from_pretrained(
@@ -509,6 +514,8 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
             published.check_loading(path, info, may_miss=checkpoint.fresh)
             model.generation_config = checkpoint.generation_config
         else:
+            if config_overrides:
+                kwargs["config"] = cls.config_class.from_pretrained(path, **config_overrides)
             model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
             published.check_loading(path, info)
         return (model, info) if wants_info else model

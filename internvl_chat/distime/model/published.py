@@ -210,11 +210,12 @@ def check_loading(path: Path | str, info: Any, may_miss: list[str] = ()) -> None
 # ---------------------------------------------------------------------- reading
 
 
-def read(path: Path) -> PublishedCheckpoint:
+def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckpoint:
     """Read a checkpoint folder in the published layout.
 
     Args:
         path: folder with config.json, the tokenizer files and the weights.
+        overrides: fields of our configuration to set.
 
     Raises:
         CheckpointError: with the names of what is missing, unexpected or wrongly shaped.
@@ -226,6 +227,8 @@ def read(path: Path) -> PublishedCheckpoint:
     llm = _llm_family(path, source)
     translated = _from_published(path, tensors, source["llm_config"], llm)
     config = _our_config(path, source, llm)
+    for name, value in (overrides or {}).items():
+        setattr(config, name, value)
 
     rows = translated["lm_head.weight"].shape[0]
     new_tokens = [token for token in SPECIAL_TOKENS if token not in token_ids]

@@ -48,6 +48,20 @@ def load_image(path: str | Path) -> Image.Image:
         ) from error
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture in pixels, without decoding it.
+
+    Raises ImageError when it is no readable picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read as an image ({error}); check the path or export it again"
+        ) from error
+
+
 def to_image(frame: np.ndarray | Image.Image) -> Image.Image:
     """Return a frame (uint8 RGB array (H, W, 3), or a picture) as an RGB picture."""
     if isinstance(frame, Image.Image):

@@ -1,0 +1,103 @@
+"""Rows of sample groups -> the tensors of one training step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distime.data.dataset import SampleGroup
+from distime.model.packing import PADDING, SHARED
+from distime.processing.prompt import IGNORE_INDEX
+
+
+@dataclass
+class _Row:
+    """One row under construction; see `distime.model.packing` for groups and samples."""
+
+    input_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    position_ids: list[int] = field(default_factory=list)
+    group_ids: list[int] = field(default_factory=list)
+    sample_ids: list[int] = field(default_factory=list)
+
+    def append(
+        self, ids: Sequence[int], labels: Sequence[int], start: int, group: int, sample: int
+    ) -> None:
+        self.input_ids += ids
+        self.labels += labels
+        self.position_ids += range(start, start + len(ids))
+        self.group_ids += [group] * len(ids)
+        self.sample_ids += [sample] * len(ids)
+
+
+class Collator:
+    """Lay rows side by side, padded on the right.
+
+    Rows of one sample each become an ordinary padded batch with an attention mask. As soon as a row
+    holds several samples, the batch says which token belongs to which group and sample.
+
+    Args:
+        pad_token_id: fills up short rows.
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[Sequence[SampleGroup]]) -> dict[str, Any]:
+        """Collate rows of groups.
+
+        Returns:
+            the arguments of the model's `forward` (`input_ids`, `labels`, `pixel_values`, ...), and
+            `num_samples`, `places`, `problems`, `num_clamped` and `num_cut` for the trainer.
+        """
+        laid, sample, group_number = [], 0, 0
+        for groups in rows:
+            row = _Row()
+            for group in groups:
+                prefix = group.prefix_ids
+                ignored = [IGNORE_INDEX] * len(prefix)
+                row.append(prefix, ignored, 0, group_number, SHARED)
+                for item in group.items:
+                    row.append(item.input_ids, item.labels, len(prefix), group_number, sample)
+                    sample += 1
+                group_number += 1
+            laid.append(row)
+        flat = [group for groups in rows for group in groups]
+        batch: dict[str, Any] = {
+            "input_ids": self._stack([row.input_ids for row in laid], self.pad_token_id),
+            "labels": self._stack([row.labels for row in laid], IGNORE_INDEX),
+        }
+        if sample > len(rows):
+            batch |= {
+                "position_ids": self._stack([row.position_ids for row in laid], 0),
+                "group_ids": self._stack([row.group_ids for row in laid], PADDING),
+                "sample_ids": self._stack([row.sample_ids for row in laid], SHARED),
+            }
+        else:
+            batch["attention_mask"] = self._stack([[1] * len(row.input_ids) for row in laid], 0)
+        # An absent modality is None rather than empty: the model then knows that none was meant.
+        pixels = torch.cat([group.pixel_values for group in flat])
+        times = torch.cat([group.frame_times for group in flat])
+        targets = torch.cat([target for group in flat for target in group.targets])
+        for name, tensor in (
+            ("pixel_values", pixels),
+            ("frame_times", times),
+            ("time_targets", targets),
+        ):
+            if len(tensor):
+                batch[name] = tensor
+        return batch | {
+            "num_samples": sample,
+            "places": [place for group in flat for place in group.places],
+            "problems": [problem for group in flat for problem in group.problems],
+            "num_clamped": sum(group.num_clamped for group in flat),
+            "num_cut": sum(item.is_truncated for group in flat for item in group.items),
+        }
+
+    def _stack(self, rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+        longest = max(map(len, rows))
+        return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows])

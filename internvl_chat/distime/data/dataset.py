@@ -1,0 +1,327 @@
+"""Training data: from annotation lines to token sequences with their pixels and times.
+
+The unit is a *group*: the items that are trained behind one copy of their video's frames, or a
+single item. What `__getitem__` returns depends on the index and the settings alone, not on workers,
+ranks or what was read before, so that a run can be repeated, resumed and spread differently.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from distime.data.schema import (
+    AnnotationError,
+    DataSource,
+    Item,
+    JsonlIndex,
+    clamp_targets,
+    read_item,
+    read_meta,
+)
+from distime.processing.image import (
+    ImageError,
+    image_size,
+    jpeg_augment,
+    load_image,
+    tile_grid,
+    tile_image,
+)
+from distime.processing.processor import DisTimeProcessor
+from distime.processing.prompt import Encoded, Media, PromptError, encode_conversation, encode_items
+from distime.processing.video import VideoError
+
+logger = logging.getLogger(__name__)
+
+BAD_SAMPLE = (AnnotationError, ImageError, PromptError, VideoError, OSError)
+_SUBSTITUTES_TRIED = 20
+
+
+class DataError(ValueError):
+    """The training data cannot be used; the message says why and what to change."""
+
+
+@dataclass
+class DataSettings:
+    """How items become sequences.
+
+    Attributes:
+        min_num_frame: frames of a video are drawn uniformly from here ...
+        max_num_frame: ... to here, both included.
+        sampling_method: "rand" draws a frame from each of equal segments, "middle" takes the
+            middle one, "eval" follows the evaluation rule.
+        max_seq_length: longest sequence in tokens; see `encode_conversation` for what may be cut.
+        share_video_prefix: train the items of a video behind one copy of its frames.
+        max_items_per_group: most items behind one copy.
+        dynamic_image_size: cut still images into tiles, as the processor's settings say.
+        cache_samples: keep every prepared group in memory, with the frames first drawn for it
+            (small data sets, many epochs).
+        seed: of every random choice.
+    """
+
+    min_num_frame: int = 16
+    max_num_frame: int = 16
+    sampling_method: str = "rand"
+    max_seq_length: int = 8192
+    share_video_prefix: bool = False
+    max_items_per_group: int = 64
+    dynamic_image_size: bool = True
+    cache_samples: bool = False
+    seed: int = 42
+
+    def __post_init__(self):
+        if not 1 <= self.min_num_frame <= self.max_num_frame:
+            raise DataError(
+                f"--min_num_frame {self.min_num_frame} and --max_num_frame {self.max_num_frame} "
+                "must be 1 <= min <= max"
+            )
+        if self.sampling_method not in ("rand", "middle", "eval"):
+            raise DataError(
+                f"--sampling_method {self.sampling_method}: choose rand, middle or eval"
+            )
+        if self.max_seq_length < 1 or self.max_items_per_group < 1:
+            raise DataError("--max_seq_length and --max_items_per_group must be at least 1")
+
+
+@dataclass
+class SampleGroup:
+    """One copy of some media and the items trained behind it.
+
+    Attributes:
+        prefix_ids: token ids that all items share (empty when there is one item).
+        items: what follows for each item.
+        targets: per item the normalised intervals `(n, 2)` of its `<TIME_STAMP>` tokens.
+        pixel_values: `(F, 3, S, S)`; no rows without media.
+        frame_times: `(R,)` normalised.
+        places: `file:line` of each item.
+        problems: what was wrong with items that this group replaces, one message each.
+        num_clamped: intervals that reached past the end of the video and were cut.
+    """
+
+    prefix_ids: list[int]
+    items: list[Encoded]
+    targets: list[Tensor]
+    pixel_values: Tensor
+    frame_times: Tensor
+    places: list[str]
+    problems: list[str] = field(default_factory=list)
+    num_clamped: int = 0
+
+
+class TrainingData(Dataset):
+    """The groups of all sources of a meta file.
+
+    Args:
+        meta_path: the meta file, see `docs/DATA.md`.
+        processor: of the model that is trained.
+        settings: see `DataSettings`.
+
+    Raises:
+        AnnotationError: the meta file or an annotation file cannot be read.
+        DataError: there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        meta_path: str | Path,
+        processor: DisTimeProcessor,
+        settings: DataSettings | None = None,
+    ):
+        self.processor = processor
+        self.settings = settings or DataSettings()
+        self.sources = read_meta(meta_path)
+        self.indices = [JsonlIndex(source.annotation) for source in self.sources]
+        self.groups = [
+            (number, items)
+            for number, (source, index) in enumerate(zip(self.sources, self.indices, strict=True))
+            for items in self._grouped(source, index)
+        ]
+        self._cache: dict[int, SampleGroup] = {}
+        if not self.groups:
+            raise DataError(f"{meta_path}: no items; is every annotation file empty?")
+        num_items = sum(len(items) for _, items in self.groups)
+        logger.info("%s: %d items in %d groups", meta_path, num_items, len(self.groups))
+
+    def _grouped(self, source: DataSource, index: JsonlIndex) -> list[tuple[int, ...]]:
+        numbers = source.sample_indices(len(index)).tolist()
+        if not self.settings.share_video_prefix:
+            return [(number,) for number in numbers]
+        by_media: dict[object, list[int]] = {}
+        for position, number in enumerate(numbers):
+            # Text shares nothing, so that each such item is a group of its own.
+            key = _media_key(index.record(number)) or position
+            by_media.setdefault(key, []).append(number)
+        size = self.settings.max_items_per_group
+        return [
+            tuple(members[start : start + size])
+            for members in by_media.values()
+            for start in range(0, len(members), size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def num_items(self) -> int:
+        """Items of one epoch, repeats included."""
+        return sum(len(items) for _, items in self.groups)
+
+    def lengths(self) -> list[int]:
+        """Tokens of every group, the shared ones once, computed without decoding a video.
+
+        A group that cannot be read counts 0 tokens: it will be named when its turn comes.
+        """
+        counted = tqdm(range(len(self)), desc="token lengths", unit="group", delay=2)
+        return [self._length(index) for index in counted]
+
+    def _length(self, index: int) -> int:
+        try:
+            items = self.items_of(index)
+            prefix, encoded = self._encode(items, self._expected_media(items[0]))
+        except BAD_SAMPLE:
+            return 0
+        return len(prefix) + sum(len(one.input_ids) for one in encoded)
+
+    def _expected_media(self, item: Item) -> Media:
+        options, settings = self.processor.settings, self.settings
+        if item.video is not None:
+            return Media(options.tokens_per_image, num_frames=settings.max_num_frame)
+        limit = options.max_tiles if settings.dynamic_image_size else 1
+        tiles = []
+        for path in item.images:
+            columns, rows = tile_grid(*image_size(path), options.image_size, max_num=limit)
+            count = columns * rows
+            tiles.append(count + (options.use_thumbnail and count > 1))
+        return Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(tiles))
+
+    def items_of(self, index: int) -> list[Item]:
+        """Read the annotation lines of a group."""
+        number, members = self.groups[index]
+        source, lines = self.sources[number], self.indices[number]
+        return [read_item(lines, member, source) for member in members]
+
+    def prepare(self, index: int, epoch: int = 0) -> SampleGroup:
+        """Read, decode and tokenise a group.
+
+        Args:
+            index: of the group.
+            epoch: part of the seed of its random choices.
+
+        Raises:
+            AnnotationError, VideoError, ImageError, PromptError: the message names the item.
+        """
+        if index in self._cache:
+            return self._cache[index]
+        rng = random.Random(f"{self.settings.seed} {epoch} {index}")
+        items = self.items_of(index)
+        place = items[0].place
+        try:
+            group = self._prepare(items, self.sources[self.groups[index][0]], rng)
+        except BAD_SAMPLE as error:
+            if place in str(error):
+                raise
+            raise type(error)(f"{place}: {error}") from error
+        if self.settings.cache_samples:
+            self._cache[index] = group
+        return group
+
+    def _prepare(self, items: list[Item], source: DataSource, rng: random.Random) -> SampleGroup:
+        media, pixels, times, duration = self._load_media(items[0], source, rng)
+        prefix, encoded = self._encode(items, media)
+        targets, num_clamped = [], 0
+        for item, one in zip(items, encoded, strict=True):
+            seconds, clamped = clamp_targets(item.targets, duration)
+            num_clamped += clamped
+            kept = torch.tensor(seconds[: one.num_time_stamps], dtype=torch.float64).view(-1, 2)
+            targets.append((kept / duration).to(torch.float32))
+        places = [item.place for item in items]
+        return SampleGroup(prefix, encoded, targets, pixels, times, places, num_clamped=num_clamped)
+
+    def _encode(self, items: list[Item], media: Media) -> tuple[list[int], list[Encoded]]:
+        """Shared prefix (empty for one item) and what follows it for each item."""
+        tokenizer, template = self.processor.tokenizer, self.processor.template
+        limit = self.settings.max_seq_length
+        if len(items) == 1:
+            turns = items[0].turns
+            return [], [encode_conversation(tokenizer, template, turns, media, max_length=limit)]
+        conversations = [item.turns for item in items]
+        return encode_items(tokenizer, template, media, conversations, max_length=limit)
+
+    def _load_media(
+        self, item: Item, source: DataSource, rng: random.Random
+    ) -> tuple[Media, Tensor, Tensor, float]:
+        processor, settings = self.processor, self.settings
+        augment = (lambda frame: jpeg_augment(frame, rng)) if source.data_augment else (lambda f: f)
+        if item.video is not None:
+            rule = "eval" if settings.sampling_method == "eval" else "train"
+            sample = processor.load_video(
+                item.video,
+                rng.randint(settings.min_num_frame, settings.max_num_frame),
+                rule=rule,
+                rng=rng if settings.sampling_method == "rand" else None,
+            )
+            frames = [augment(frame) for frame in sample.frames]
+            media, times = processor.video_media(sample), processor.frame_times(sample)
+            return media, processor.pixels(frames), times, sample.duration
+        options = processor.settings
+        tiles = [
+            tile_image(
+                augment(load_image(path)),
+                options.image_size,
+                max_num=options.max_tiles if settings.dynamic_image_size else 1,
+                use_thumbnail=options.use_thumbnail,
+            )
+            for path in item.images
+        ]
+        media = Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(map(len, tiles)))
+        flat = [tile for image in tiles for tile in image]
+        # An item without a video has no times; the duration divides nothing.
+        return media, processor.pixels(flat), torch.zeros(0), 1.0
+
+    def __getitem__(self, key: tuple[int, int]) -> SampleGroup:
+        """Return a group by (index, epoch); a broken one is replaced and its problem recorded.
+
+        Raises:
+            DataError: every substitute is broken as well.
+        """
+        index, epoch = key
+        problems: list[str] = []
+        choose = random.Random(f"{self.settings.seed} {epoch} {index} substitute")
+        for _ in range(_SUBSTITUTES_TRIED):
+            try:
+                group = self.prepare(index, epoch)
+            except BAD_SAMPLE as error:
+                problems.append(str(error))
+                index = choose.randrange(len(self.groups))
+                continue
+            return group if not problems else _with_problems(group, problems)
+        raise DataError(
+            f"{_SUBSTITUTES_TRIED} samples in a row are broken, the last one: {problems[-1]}; run "
+            "`distime check` on the meta file"
+        )
+
+
+def _with_problems(group: SampleGroup, problems: Sequence[str]) -> SampleGroup:
+    values = vars(group) | {"problems": list(problems)}
+    return SampleGroup(**values)
+
+
+def _media_key(record: object) -> tuple | None:
+    """What items must have in common to stand behind one copy of their media; None for text."""
+    if not isinstance(record, dict):
+        return None
+    images = record.get("image") or record.get("images") or ()
+    media = record.get("video") or tuple([images] if isinstance(images, str) else images)
+    if not media:
+        return None
+    turns = record.get("conversations")
+    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
+    return media, first.get("value") if first.get("from") == "system" else None

@@ -1,0 +1,130 @@
+"""Arguments of fine-tuning, checked before anything is loaded. Published flags keep their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from distime.data.dataset import DataSettings
+from distime.model.config import DISTRIBUTION_REDUCTIONS
+
+
+class ArgumentError(ValueError):
+    """A flag, a path or a combination is wrong; the message names the flag and the mend."""
+
+
+def _help(text: str, default):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    model_name_or_path: str = _help("checkpoint to start from: ours, base InternVL2.5, DisTime", "")
+    conv_style: str = _help("chat template; internvl2_5 is the only one", "internvl2_5")
+    dec_reg: int | None = _help("reg_max: bins of the time distributions minus one", None)
+    enc_sigma: float | None = _help("standard deviation of the time encoder's Gaussians", None)
+    layer_num: int | None = _help("linear layers of the time encoder and decoder", None)
+    freeze_llm: bool = _help("do not train the language model's own weights", False)
+    freeze_backbone: bool = _help("do not train the vision tower", False)
+    freeze_mlp: bool = _help("do not train the projector", False)
+    use_llm_lora: int = _help("rank of LoRA on the language model, 0 for none", 0)
+    lora_alpha: int | None = _help("LoRA alpha; twice the rank unless given", None)
+    lora_dropout: float = _help("dropout before LoRA", 0.05)
+    train_embeddings: bool = _help("train input embeddings and output head in full", True)
+    attn_implementation: str | None = _help("sdpa, flash_attention_2, flex_attention, eager", None)
+    text_loss_weight: float | None = _help("weight of the text loss", None)
+    distribution_loss_weight: float | None = _help("weight of the distribution loss", None)
+    iou_loss_weight: float | None = _help("weight of the IoU loss", None)
+    distribution_loss_reduction: str | None = _help("sum (published) or mean over boundaries", None)
+
+    def __post_init__(self):
+        if not self.model_name_or_path:
+            raise ArgumentError("--model_name_or_path is required: the checkpoint to start from")
+        if not (Path(self.model_name_or_path) / "config.json").is_file():
+            raise ArgumentError(
+                f"--model_name_or_path {self.model_name_or_path}: no config.json there; give the "
+                "folder of a downloaded checkpoint"
+            )
+        if self.conv_style != "internvl2_5":
+            raise ArgumentError(f"--conv_style {self.conv_style}: only internvl2_5 is known")
+        if self.use_llm_lora < 0:
+            raise ArgumentError(f"--use_llm_lora {self.use_llm_lora}: a rank is 0 or more")
+        if self.use_llm_lora and not self.freeze_llm:
+            raise ArgumentError(
+                "--use_llm_lora needs --freeze_llm True: LoRA stands in for training the language "
+                "model's own weights"
+            )
+        if self.distribution_loss_reduction not in (None, *DISTRIBUTION_REDUCTIONS):
+            raise ArgumentError(
+                f"--distribution_loss_reduction {self.distribution_loss_reduction}: choose "
+                + " or ".join(DISTRIBUTION_REDUCTIONS)
+            )
+
+    @property
+    def config_overrides(self) -> dict[str, object]:
+        """Fields of `DisTimeConfig` that flags change."""
+        loss_flags = (
+            "text_loss_weight",
+            "distribution_loss_weight",
+            "iou_loss_weight",
+            "distribution_loss_reduction",
+        )
+        time_flags = {"reg_max": "dec_reg", "enc_sigma": "enc_sigma", "layer_num": "layer_num"}
+        values = {name: getattr(self, name) for name in loss_flags}
+        values |= {name: getattr(self, flag) for name, flag in time_flags.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass
+class DataArguments(DataSettings):
+    """What it is trained on; the rest is `distime.data.dataset.DataSettings`."""
+
+    meta_path: str = _help("meta file: a JSON object of sources, see docs/DATA.md", "")
+    packing: bool = _help("pack several samples into rows of --max_seq_length tokens", False)
+    max_bad_samples: int = _help("stop when more samples than this are broken", 100)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.meta_path:
+            raise ArgumentError("--meta_path is required: the meta file of the training data")
+        if not Path(self.meta_path).is_file():
+            raise ArgumentError(f"--meta_path {self.meta_path}: no such file")
+
+    @property
+    def settings(self) -> DataSettings:
+        """The part that the data set needs."""
+        return DataSettings(**{f.name: getattr(self, f.name) for f in fields(DataSettings)})
+
+
+@dataclass
+class TrainArguments(TrainingArguments):
+    """How it is trained: `transformers.TrainingArguments` with our defaults."""
+
+    remove_unused_columns: bool = _help("always off: the collator's columns are all used", False)
+    group_by_length: bool = _help("bring samples of like token length together", False)
+    logging_steps: float = _help("steps between two lines of the log", 10)
+    resume: str = _help("auto: go on from the newest checkpoint in --output_dir; none: do not", "")
+    cpu_threads: int | None = _help("threads of torch on a CPU", None)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.remove_unused_columns = False
+        if self.resume not in ("", "none", "auto"):
+            raise ArgumentError(f"--resume {self.resume}: choose auto or none")
+
+
+def parse(
+    argv: Sequence[str] | None = None,
+) -> tuple[ModelArguments, DataArguments, TrainArguments]:
+    """Parse and check a command line.
+
+    Raises:
+        ArgumentError, DataError: a value is wrong; the message names the flag and the mend.
+    """
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainArguments))
+    return parser.parse_args_into_dataclasses(args=argv)

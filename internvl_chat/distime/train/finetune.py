@@ -1,0 +1,143 @@
+"""The fine-tuning entry point, of the cluster scripts and of the quickstart alike.
+
+torchrun --nproc_per_node 8 -m distime.train.finetune --model_name_or_path ... --meta_path ...
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from distime.data.collator import Collator
+from distime.data.dataset import TrainingData
+from distime.data.plan import PlannedRows, PlanSettings, make_plan
+from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.processing.processor import DisTimeProcessor
+from distime.train.arguments import (
+    ArgumentError,
+    DataArguments,
+    ModelArguments,
+    TrainArguments,
+    parse,
+)
+from distime.train.lora import merge_lora, select_trainable
+from distime.train.trainer import DisTimeTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    arguments: ModelArguments, training: TrainArguments
+) -> DisTimeForConditionalGeneration:
+    """Load the start checkpoint with the flags' changes, and choose what is trained.
+
+    Raises:
+        ArgumentError: a flag contradicts trained time modules.
+    """
+    # DeepSpeed keeps float32 masters itself; elsewhere autocast does, over float32 weights.
+    half = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
+    model = DisTimeForConditionalGeneration.from_pretrained(
+        arguments.model_name_or_path,
+        dtype=half if training.deepspeed else torch.float32,
+        attn_implementation=arguments.attn_implementation,
+        config_overrides=arguments.config_overrides,
+    )
+    model.config.use_cache = False
+    select_trainable(model, arguments)
+    return model
+
+
+def plan_rows(
+    data: TrainingData, arguments: DataArguments, training: TrainArguments
+) -> PlannedRows:
+    """Decide every row of the run, for all epochs and ranks.
+
+    Raises:
+        ArgumentError: the data are too few for a single step.
+    """
+    rows_per_step = (
+        training.per_device_train_batch_size
+        * training.gradient_accumulation_steps
+        * training.world_size
+    )
+    epochs = training.num_train_epochs
+    if training.max_steps > 0:
+        epochs = math.ceil(training.max_steps * rows_per_step / len(data))
+        # A packed row takes several groups.
+        epochs *= 1 if not arguments.packing else arguments.max_items_per_group
+    settings = PlanSettings(
+        epochs=epochs,
+        seed=training.seed,
+        group_by_length=training.group_by_length,
+        packed_length=arguments.max_seq_length if arguments.packing else None,
+        rows_per_step=rows_per_step,
+    )
+    needs_lengths = training.group_by_length or arguments.packing
+    plan = make_plan(len(data), settings, data.lengths() if needs_lengths else None)
+    steps = len(plan) // rows_per_step
+    if steps == 0:
+        raise ArgumentError(
+            f"the data make {len(plan)} rows, but one step takes {rows_per_step} "
+            "(--per_device_train_batch_size x --gradient_accumulation_steps x processes): lower "
+            "them or raise --num_train_epochs"
+        )
+    if left := len(plan) - steps * rows_per_step:
+        logger.info("the last %d rows do not fill a step and are left out", left)
+    return PlannedRows(data, plan[: steps * rows_per_step])
+
+
+def run(arguments: ModelArguments, data_arguments: DataArguments, training: TrainArguments) -> None:
+    """Fine-tune and write the trained model and its processor to `--output_dir`."""
+    if training.cpu_threads:
+        torch.set_num_threads(training.cpu_threads)
+    set_seed(training.seed)
+    processor = DisTimeProcessor.from_pretrained(arguments.model_name_or_path)
+    model = load_model(arguments, training)
+    processor.check_model(model.config)
+    data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
+    rows = plan_rows(data, data_arguments, training)
+    training.num_train_epochs = 1  # the plan already holds all epochs
+    trainer = DisTimeTrainer(
+        model=model,
+        args=training,
+        train_dataset=rows,
+        data_collator=Collator(processor.token_ids.pad),
+        max_bad_samples=data_arguments.max_bad_samples,
+    )
+    checkpoint = None
+    if training.resume == "auto" and Path(training.output_dir).is_dir():
+        checkpoint = get_last_checkpoint(training.output_dir)
+    if checkpoint:
+        logger.info("going on from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    logger.info("%s", trainer.summary())
+    if trainer.is_world_process_zero():
+        merged = merge_lora(model)
+        if merged:
+            logger.info("merged LoRA into %d layers", merged)
+        model.config.use_cache = True
+        model.save_pretrained(training.output_dir)
+        processor.save_pretrained(training.output_dir)
+        logger.info("wrote %s", training.output_dir)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse a command line, fine-tune, and return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        run(*parse(argv))
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

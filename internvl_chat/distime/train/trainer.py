@@ -1,0 +1,144 @@
+"""The trainer: transformers' own, with a loss that is exact for any mix of ranks and batches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+
+logger = logging.getLogger(__name__)
+
+_LOSSES = ("text_loss", "distribution_loss", "iou_loss")
+_COUNTED = ("num_samples", "num_problems", "num_clamped", "num_cut", "num_tokens", "num_padding")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and names the samples."""
+
+
+class DisTimeTrainer(Trainer):
+    """`transformers.Trainer` over the rows of a plan (`distime.data.plan.PlannedRows`).
+
+    The gradient of a step is that of the mean over all samples of the step, however they are spread
+    over ranks, rows and micro-batches: the model divides by their number instead of by its own.
+
+    Args:
+        max_bad_samples: stop when more samples than this had to be replaced.
+    """
+
+    def __init__(self, *args: Any, max_bad_samples: int = 100, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.max_bad_samples = max_bad_samples
+        # The loss that the model returns is already scaled for accumulation.
+        self.model_accepts_loss_kwargs = True
+        self.totals: Counter[str] = Counter()
+        self._since_log: Counter[str] = Counter()
+        self._loss_sums: dict[str, Tensor] = {}
+        self._last_log = (time.perf_counter(), 0)
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)  # the plan is already in order
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Fetch the micro-batches of a step and count its samples over all ranks."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        counts = Counter(dict.fromkeys(_COUNTED, 0))
+        for batch in batches:
+            for problem in batch["problems"]:
+                logger.warning("replaced a broken sample: %s", problem)
+            padding = _padding(batch)
+            counts.update(
+                num_samples=batch["num_samples"],
+                num_problems=len(batch["problems"]),
+                num_clamped=batch["num_clamped"],
+                num_cut=batch["num_cut"],
+                num_tokens=batch["input_ids"].numel() - padding,
+                num_padding=padding,
+            )
+        local = torch.tensor([counts[name] for name in _COUNTED], device=device)
+        summed = self.accelerator.reduce(local, reduction="sum").tolist()
+        counts = dict(zip(_COUNTED, summed, strict=True))
+        self.totals.update(counts)
+        self._since_log.update(counts)
+        if self.totals["num_problems"] > self.max_bad_samples:
+            raise TrainingError(
+                f"{self.totals['num_problems']} broken samples, more than --max_bad_samples "
+                f"{self.max_bad_samples}; each is named above. Mend them (`distime check` lists "
+                "all) or raise the limit"
+            )
+        return batches, torch.tensor(counts["num_samples"], device=device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Run the model on a micro-batch.
+
+        Raises:
+            TrainingError: the loss is not finite; names the samples.
+        """
+        places = inputs["places"]
+        inputs = {name: value for name, value in inputs.items() if name not in _NOT_FOR_MODEL}
+        if num_items_in_batch is not None:
+            # Ranks average their gradients, so each divides by its share of the samples.
+            inputs["loss_divisor"] = num_items_in_batch / self.accelerator.num_processes
+        outputs = model(**inputs)
+        if not torch.isfinite(outputs.loss):
+            parts = ", ".join(f"{name} {getattr(outputs, name).item():g}" for name in _LOSSES)
+            raise TrainingError(
+                f"step {self.state.global_step}: the loss is not finite ({parts}) for the samples "
+                f"{', '.join(places)}; look at them, or lower --learning_rate"
+            )
+        if model.training:
+            for name in _LOSSES:
+                value = getattr(outputs, name).detach()
+                self._loss_sums[name] = self._loss_sums.get(name, 0) + value
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the three losses, throughput and padding to what is logged."""
+        then, step = self._last_log
+        steps = self.state.global_step - step
+        if "loss" in logs and steps:
+            for name, total in self._loss_sums.items():
+                logs[name] = self.accelerator.reduce(total, reduction="mean").item() / steps
+            seconds, counts = time.perf_counter() - then, self._since_log
+            logs["samples_per_second"] = counts["num_samples"] / seconds
+            logs["tokens_per_second"] = counts["num_tokens"] / seconds
+            processed = counts["num_tokens"] + counts["num_padding"]
+            logs["padding_share"] = counts["num_padding"] / max(processed, 1)
+            if torch.cuda.is_available():
+                logs["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            self._last_log = (time.perf_counter(), self.state.global_step)
+            self._loss_sums, self._since_log = {}, Counter()
+        super().log(logs, *args, **kwargs)
+
+    def summary(self) -> str:
+        """One line on what was trained on and what was wrong with it."""
+        totals = self.totals
+        return (
+            f"{totals['num_samples']} samples, {totals['num_problems']} broken and replaced, "
+            f"{totals['num_cut']} cut to --max_seq_length, {totals['num_clamped']} intervals cut "
+            "to the end of their video"
+        )
+
+
+_NOT_FOR_MODEL = ("num_samples", "places", "problems", "num_clamped", "num_cut")
+
+
+def _padding(batch: dict[str, Any]) -> int:
+    if "group_ids" in batch:
+        return int((batch["group_ids"] < 0).sum())
+    return int((batch["attention_mask"] == 0).sum())
