@@ -1,4 +1,4 @@
-"""The two Java programs that pycocoevalcap carries: the PTB tokenizer and METEOR 1.5.
+"""The Java programs that pycocoevalcap carries: the PTB tokenizer and METEOR 1.5.
 
 They are run as plain processes; none of pycocoevalcap's own code is imported.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from distime.metrics.files import MetricError
@@ -15,12 +17,16 @@ PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 METEOR_JAR = "meteor/meteor-1.5.jar"
 PARAPHRASES = "meteor/data/paraphrase-en.gz"
 
+# For runs of seconds the optimising compiler costs more than it gains (measured: 14 against 8 CPU
+# seconds for 44 thousand alignments), and one collector thread is enough.
+OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8")
 
-def java_command() -> str:
-    """Return the path of ``java``.
+
+def java_command(memory: str) -> list[str]:
+    """Return the start of a command line: ``java`` with at most ``memory`` of heap.
 
     Raises:
-        MetricError: there is none.
+        MetricError: there is no Java.
     """
     command = shutil.which("java")
     if command is None:
@@ -28,7 +34,7 @@ def java_command() -> str:
             "METEOR and the PTB tokenizer need Java, and there is no `java` on the PATH; install "
             "a runtime (for instance `apt-get install openjdk-17-jre-headless`)."
         )
-    return command
+    return [command, f"-Xmx{memory}", *OPTIONS]
 
 
 def carried_file(name: str) -> Path:
@@ -45,3 +51,29 @@ def carried_file(name: str) -> Path:
     raise MetricError(
         f"{name} of pycocoevalcap is not installed; run `pip install 'pycocoevalcap>=1.2'`."
     )
+
+
+def convert_lines(name: str, command: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """Feed lines to a program that answers with as many lines, and return those.
+
+    Args:
+        name: what to call the program in an error.
+        command: its command line.
+        lines: texts without line ends.
+
+    Raises:
+        MetricError: the program fails or gives another number of lines.
+    """
+    if not lines:
+        return []
+    # JSON can hold lone surrogates, which have no UTF-8 form.
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+    done = subprocess.run(list(command), input=text, capture_output=True, check=False)
+    answers = done.stdout.decode("utf-8", "replace").split("\n")
+    if done.returncode != 0 or len(answers) != len(lines) + 1:
+        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
+        raise MetricError(
+            f"{name} gave {len(answers) - 1} lines for {len(lines)} captions (exit code "
+            f"{done.returncode}): {' / '.join(tail)}; `java` must run (try `java -version`)."
+        )
+    return answers[:-1]

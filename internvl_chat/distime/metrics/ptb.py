@@ -7,11 +7,9 @@ tokenised once; published scorers start the tokenizer again for every metric and
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable
 
-from distime.metrics.files import MetricError
-from distime.metrics.java import PTB_JAR, carried_file, java_command
+from distime.metrics.java import PTB_JAR, carried_file, convert_lines, java_command
 
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"]
@@ -30,38 +28,14 @@ def tokenize(captions: Iterable[str]) -> dict[str, str]:
     Raises:
         MetricError: Java or the tokenizer is missing, or the tokenizer fails.
     """
-    distinct = list(dict.fromkeys(captions))
-    lines = [_LINE_ENDS.sub(" ", caption) for caption in distinct]
-    tokens = {
-        caption: "" for caption, line in zip(distinct, lines, strict=True) if not line.strip()
-    }
-    asked = [i for i, line in enumerate(lines) if line.strip()]
-    if asked:
-        answers = _run([lines[i] for i in asked])
-        for i, answer in zip(asked, answers, strict=True):
-            # Split at spaces only: a token may hold a no-break space ("1 1/2").
-            words = [word for word in answer.rstrip().split(" ") if word not in PUNCTUATION]
-            tokens[distinct[i]] = " ".join(words)
-    return tokens
-
-
-def _run(lines: list[str]) -> list[str]:
-    command = [
-        java_command(),
-        "-Xmx512m",
-        "-Dfile.encoding=UTF-8",
-        "-cp",
-        str(carried_file(PTB_JAR)),
-    ]
+    lines = {caption: _LINE_ENDS.sub(" ", caption) for caption in captions}
+    tokens = dict.fromkeys(lines, "")
+    asked = {caption: line for caption, line in lines.items() if line.strip()}
+    command = [*java_command("512m"), "-cp", str(carried_file(PTB_JAR))]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    # Lone surrogates can come out of JSON and have no UTF-8 form.
-    text = "\n".join(lines) + "\n"
-    done = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True)
-    answers = done.stdout.decode("utf-8", "replace").split("\n")
-    if done.returncode != 0 or len(answers) != len(lines) + 1:
-        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
-        raise MetricError(
-            f"the PTB tokenizer gave {len(answers) - 1} lines for {len(lines)} captions "
-            f"(exit code {done.returncode}): {' / '.join(tail)}"
-        )
-    return answers[:-1]
+    answers = convert_lines("the PTB tokenizer", command, list(asked.values()))
+    for caption, answer in zip(asked, answers, strict=True):
+        # Split at spaces only: a token may hold a no-break space ("1 1/2").
+        words = [word for word in answer.rstrip().split(" ") if word not in PUNCTUATION]
+        tokens[caption] = " ".join(words)
+    return tokens
