@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, PreTrainedModel, Qwen2Config
 
@@ -586,11 +586,17 @@ def to_published(model: PreTrainedModel) -> dict[str, Tensor]:
     return result
 
 
-def write(model: PreTrainedModel, folder: Path) -> None:
-    """Write config and weights of a model into a folder in the published layout."""
+def write(model: PreTrainedModel, folder: Path, max_shard_size: int | str = "5GB") -> None:
+    """Write config and weights of a model into a folder in the published layout.
+
+    Args:
+        model: a DisTime model.
+        folder: made if it is not there.
+        max_shard_size: bytes of a weight file, above which there are several and an index.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in to_published(model).items()}
     config = _published_config(model.config, tensors[_EXPECTATION].dtype)
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
