@@ -1,0 +1,252 @@
+"""From one video and its questions to their answers.
+
+The costly part of a prompt is the video: 16 frames are 4,096 tokens, a question about 40. So a
+video is decoded once, encoded once, and the questions are answered in batches behind its prefix.
+The published way (`share_prefix=False`, `batch_size=1`) encodes it anew for every question; both
+give the same answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from distime.evaluate.benchmark import Benchmark, Interval, Query
+from distime.evaluate.settings import DTYPES, Settings
+from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.processing.answers import Answer, read_answer
+from distime.processing.processor import DisTimeProcessor, PrefixInputs
+from distime.processing.prompt import PromptError
+from distime.processing.sampling import VideoSample
+from distime.processing.video import VideoError
+
+T = TypeVar("T")
+
+
+class AnswerError(ValueError):
+    """The model's answer cannot be used; the message says why."""
+
+
+FAILURES = (VideoError, PromptError, AnswerError)
+"""What is wrong with one video and must not end the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The work that is done at once: some frames of one video and all questions about them.
+
+    Attributes:
+        video: name in the annotation.
+        path: where it is.
+        queries: all with the same bound.
+    """
+
+    video: str
+    path: Path
+    queries: tuple[Query, ...]
+
+    @property
+    def bound(self) -> Interval | None:
+        """The part of the video that is shown, (start, end) in seconds."""
+        return self.queries[0].bound
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with anything that is asked, so that old answers are known by it."""
+        asked = [self.video, self.bound, [[query.id, query.question] for query in self.queries]]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+class Answerer:
+    """A loaded checkpoint that answers tasks.
+
+    Args:
+        settings: of the run.
+        benchmark: says how frames and questions are put together.
+        device: where the model runs.
+
+    Attributes:
+        seconds: time spent by this process, by kind of work.
+    """
+
+    def __init__(self, settings: Settings, benchmark: Benchmark, device: torch.device):
+        self.settings, self.benchmark, self.device = settings, benchmark, device
+        self.seconds: Counter[str] = Counter()
+        with self._timed("load"):
+            processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
+            processor.settings = dataclasses.replace(
+                processor.settings, video_backend=settings.video_backend
+            )
+            self.processor = benchmark.processor(processor)
+            self.model = load_model(settings, device)
+            self.processor.check_model(self.model.config)
+
+    # ------------------------------------------------------------------ the two halves
+
+    def load(self, task: Task) -> VideoSample | PrefixInputs:
+        """Decode a video and tokenise its questions; runs in background threads.
+
+        Raises:
+            VideoError: the video cannot be read.
+            PromptError: a question contains image tokens.
+        """
+        sample = self.processor.load_video(
+            task.path, self.settings.num_segments, rule=self.benchmark.rule, bound=task.bound
+        )
+        if not self.settings.share_prefix:
+            return sample
+        questions = [query.question for query in task.queries]
+        return self.processor.shared_prefix(sample, questions, join=self.benchmark.join)
+
+    def answer(self, task: Task, loaded: VideoSample | PrefixInputs) -> list[Answer]:
+        """Answer a task's queries, in order.
+
+        Raises:
+            AnswerError: the model computed a time that is no number.
+        """
+        by_prefix = isinstance(loaded, PrefixInputs)
+        answers = self._by_prefix(loaded) if by_prefix else self._anew(task, loaded)
+        if any(not math.isfinite(e.start + e.end) for answer in answers for e in answer.events):
+            raise AnswerError(
+                f"the model computed a time that is no number in --dtype {self.settings.dtype}; "
+                "give a wider one (bf16 or fp32)"
+            )
+        return answers
+
+    # ------------------------------------------------------------------ ways to answer
+
+    def _by_prefix(self, inputs: PrefixInputs) -> list[Answer]:
+        with self._timed("encode_videos"):
+            prefix = self.model.encode_prefix(**self._on_device(inputs.prefix))
+        ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"]
+        rows = self._rows(prefix.length + ids.shape[1])
+        answers: list[Answer] = []
+        for start in range(0, len(ids), rows):
+            part = slice(start, start + rows)
+            first = int((mask[part].sum(0) == 0).sum())  # columns that only others need
+            batch = {"input_ids": ids[part, first:], "attention_mask": mask[part, first:]}
+            answers += self._generate(
+                batch, [inputs.duration] * len(batch["input_ids"]), prefix=prefix
+            )
+        return answers
+
+    def _anew(self, task: Task, sample: VideoSample) -> list[Answer]:
+        answers: list[Answer] = []
+        questions = [query.question for query in task.queries]
+        start = 0
+        while start < len(questions):
+            asked = questions[start : start + self.settings.batch_size]
+            batch = self.processor([sample] * len(asked), asked, join=self.benchmark.join)
+            rows = self._rows(batch["input_ids"].shape[1])
+            if rows < len(asked):
+                asked = asked[:rows]
+                batch = self.processor([sample] * rows, asked, join=self.benchmark.join)
+            answers += self._generate(batch, batch.pop("durations").tolist())
+            start += len(asked)
+        return answers
+
+    def _rows(self, length: int) -> int:
+        """How many prompts of that many tokens fit."""
+        fit = self.settings.max_batch_tokens // (length + self.settings.max_new_tokens)
+        return max(1, min(self.settings.batch_size, fit))
+
+    def _generate(self, batch: dict, durations: Sequence[float], prefix=None) -> list[Answer]:
+        generate = self.model.generate
+        if prefix is not None:
+            generate = lambda **inputs: self.model.generate_from_prefix(prefix, **inputs)  # noqa: E731
+        with self._timed("answer"):
+            output = generate(
+                **self._on_device(batch),
+                do_sample=False,
+                num_beams=1,
+                min_new_tokens=1,
+                max_new_tokens=self.settings.max_new_tokens,
+                eos_token_id=self.processor.token_ids.im_end,
+                pad_token_id=self.processor.token_ids.pad,
+                return_dict_in_generate=True,
+            )
+            new_ids = output.sequences[:, batch["input_ids"].shape[1] :].cpu()
+        return [
+            read_answer(self.processor, *row)
+            for row in zip(new_ids, output.times, output.time_distributions, durations, strict=True)
+        ]
+
+    def _on_device(self, tensors: dict) -> dict:
+        dtype = self.model.dtype
+        moved = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        if "pixel_values" in moved:
+            moved["pixel_values"] = moved["pixel_values"].to(dtype)
+        return moved
+
+    def _timed(self, name: str) -> _Timed:
+        return _Timed(self.seconds, name, self.device)
+
+
+def load_model(settings: Settings, device: torch.device) -> DisTimeForConditionalGeneration:
+    """Load the checkpoint in the precision that the settings name, ready to answer."""
+    options = {"dtype": DTYPES[settings.dtype]}
+    if settings.attn:
+        options["attn_implementation"] = settings.attn
+    if not settings.quantize:
+        model = DisTimeForConditionalGeneration.from_pretrained(settings.checkpoint, **options)
+        return model.to(device).eval()
+    from transformers import BitsAndBytesConfig
+
+    # Times come from a hidden state and two small networks: only the language model's own layers
+    # are worth quantising.
+    kept = ["lm_head", "time_encoder", "time_decoder", "vision_tower", "multi_modal_projector"]
+    four = settings.quantize == "4bit"
+    options["quantization_config"] = BitsAndBytesConfig(
+        load_in_4bit=four,
+        load_in_8bit=not four,
+        llm_int8_skip_modules=kept,
+        bnb_4bit_compute_dtype=DTYPES[settings.dtype],
+    )
+    options["device_map"] = {"": device}
+    return DisTimeForConditionalGeneration.from_pretrained(settings.checkpoint, **options).eval()
+
+
+def load_ahead(
+    numbers: Iterable[int], load: Callable[[int], T], workers: int
+) -> Iterator[tuple[int, Future[T]]]:
+    """Call `load` for numbers in background threads, `workers` ahead of the consumer.
+
+    Threads are enough: decoding, resizing and tokenising all work without Python's lock.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="video")
+    waiting: deque[tuple[int, Future[T]]] = deque()
+    try:
+        for number in numbers:
+            waiting.append((number, pool.submit(load, number)))
+            if len(waiting) > workers:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Timed:
+    """Adds the seconds of a `with` block to a counter; waits for the device first."""
+
+    def __init__(self, seconds: Counter[str], name: str, device: torch.device):
+        self.seconds, self.name, self.device = seconds, name, device
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[self.name] += time.perf_counter() - self.start

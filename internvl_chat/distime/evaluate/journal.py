@@ -1,0 +1,157 @@
+"""Answers on disk as they come, so that a killed run continues where it stopped.
+
+Every process appends to a file of its own under `<out_dir>/answers/`, one line per video, and
+begins a new file when it is started again. A line is written in one piece and counts only with
+its newline, so a line that a kill cut short is as if it had never been begun. The first line
+holds what decides the answers (`Settings.fingerprint`): files of other settings are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distime.evaluate.answering import Task
+from distime.evaluate.benchmark import SettingsError
+from distime.evaluate.settings import Settings
+from distime.processing.answers import Answer, Event, captions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Records:
+    """What is known of the tasks, by `Task.key`.
+
+    Attributes:
+        answers: one for each query, in order.
+        failures: why a video could not be used.
+    """
+
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class Journal:
+    """The answers of one run, written by this process and read from all.
+
+    Args:
+        settings: of the run.
+    """
+
+    def __init__(self, settings: Settings):
+        self.folder = settings.out_dir / "answers"
+        self.run_name = settings.run_name
+        self.header = {"settings": settings.fingerprint()}
+        self.keeps_distributions = settings.dump_distributions
+        self._stream = None
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.run_name}-*.jsonl"))
+
+    def clear(self) -> None:
+        """Remove the answers of earlier runs."""
+        for path in self._files():
+            path.unlink()
+
+    def read(self) -> Records:
+        """Read what all processes have written, now and before.
+
+        Raises:
+            SettingsError: a file was written with other settings; the message says which.
+        """
+        records = Records()
+        for path in self._files():
+            header, *lines = _whole_lines(path) or [self.header]
+            self._check(path, header)
+            for line in lines:
+                if "failed" in line:
+                    records.failures[line["key"]] = line["failed"]
+                else:
+                    answers = [answer_from_dict(value) for value in line["answers"]]
+                    records.answers.setdefault(line["key"], answers)
+        for key in records.answers:  # a video that failed once and was mended since
+            records.failures.pop(key, None)
+        return records
+
+    def _check(self, path: Path, header: dict[str, Any]) -> None:
+        before, now = header.get("settings", {}), self.header["settings"]
+        different = [name for name in now if before.get(name) != now[name]]
+        if different:
+            changes = "; ".join(f"{n} was {before.get(n)}, is {now[n]}" for n in different)
+            raise SettingsError(
+                f"--out-dir {self.folder.parent}: it holds answers of a run with other settings "
+                f"({changes}): give another --out-dir, or --overwrite to discard them "
+                f"(seen in {path.name})"
+            )
+
+    def write(self, task: Task, answers: Sequence[Answer]) -> None:
+        """Append a task's answers, in the order of its queries."""
+        values = [answer_to_dict(answer, self.keeps_distributions) for answer in answers]
+        self._append({"key": task.key, "video": task.video, "answers": values})
+
+    def write_failure(self, task: Task, reason: str) -> None:
+        """Append that a task's video cannot be used."""
+        self._append({"key": task.key, "video": task.video, "failed": reason})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self._stream is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._stream = tempfile.NamedTemporaryFile(  # noqa: SIM115 (open until close())
+                "w",
+                encoding="utf-8",
+                dir=self.folder,
+                prefix=f"{self.run_name}-",
+                suffix=".jsonl",
+                delete=False,
+            )
+            self._stream.write(json.dumps(self.header) + "\n")
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file of this process."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    *whole, torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if torn:
+        logger.warning("%s: the last line was cut short; its video is asked again", path.name)
+    return [json.loads(line) for line in whole]
+
+
+def answer_to_dict(answer: Answer, keep_distributions: bool) -> dict[str, Any]:
+    """Return an answer as plain JSON types; numbers keep every digit."""
+    values = answer.to_dict()
+    for event in values["events"]:
+        event.pop("text", None)  # part of the answer's text
+        if not keep_distributions:
+            event.pop("distribution", None)
+    return values
+
+
+def answer_from_dict(values: dict[str, Any]) -> Answer:
+    """Rebuild the answer that `answer_to_dict` was given."""
+    pieces = captions(values["text"])
+    events = []
+    for index, event in enumerate(values["events"]):
+        bins = event.get("distribution")
+        events.append(
+            Event(
+                event["start"],
+                event["end"],
+                event["confidence"],
+                None if bins is None else np.array(bins, dtype=np.float32),
+                pieces[index] if index < len(pieces) else "",
+            )
+        )
+    return Answer(values["text"], tuple(events), values["duration"])

@@ -1,0 +1,257 @@
+"""One evaluation from settings to result files, on any number of processes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from distime import metrics
+from distime.evaluate.answering import FAILURES, Answerer, Task, load_ahead
+from distime.evaluate.benchmark import Answered, Benchmark, Query, SettingsError, VideoFinder
+from distime.evaluate.benchmarks import BENCHMARKS
+from distime.evaluate.journal import Journal, Records
+from distime.evaluate.processes import Processes, joined_processes
+from distime.evaluate.settings import Settings
+from distime.metrics.files import MetricError, write_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        path: the result file, in the published schema.
+        run: what `run.json` holds: settings, versions, counts, failures, timing.
+        score: the metrics, None where nothing was scored.
+        problem: why the run is not a success, '' where it is one.
+    """
+
+    path: Path
+    run: dict[str, Any]
+    score: metrics.Result | None = None
+    problem: str = ""
+
+
+def run(settings: Settings) -> Result:
+    """Evaluate a checkpoint on a benchmark; the same as `distime evaluate`.
+
+    Under torchrun every process calls this and gets the same result. Answers that an earlier run
+    of the same settings left in `settings.out_dir` are kept.
+
+    Raises:
+        SettingsError: the annotation cannot be read, no video can be found, or the folder holds
+            answers of other settings.
+    """
+    started = time.perf_counter()
+    benchmark = BENCHMARKS[settings.benchmark](settings)
+    with joined_processes() as processes:
+        queries, tasks = plan(benchmark, settings)
+        journal = Journal(settings)
+        if processes.is_first and settings.overwrite:
+            journal.clear()
+        done = processes.share(set(journal.read().answers) if processes.is_first else None)
+        todo = [task for task in tasks if task.key not in done]
+        if processes.is_first and done:
+            logger.info("%d of %d videos were answered before", len(tasks) - len(todo), len(tasks))
+        seconds: Counter[str] = Counter()
+        if todo:
+            seconds = answer_all(todo, settings, benchmark, journal, processes)
+        timing = {
+            "seconds": round(time.perf_counter() - started, 2),
+            "videos": len(todo),
+            "queries": sum(len(task.queries) for task in todo),
+            "by_process": [
+                {name: round(value, 2) for name, value in one.items()}
+                for one in processes.gather(seconds)
+            ],
+        }
+        result = None
+        if processes.is_first:
+            result = finish(settings, benchmark, queries, tasks, journal.read(), timing)
+        return processes.share(result)
+
+
+def plan(benchmark: Benchmark, settings: Settings) -> tuple[list[Query], list[Task]]:
+    """Read the queries and group them into tasks: those that are shown the same frames.
+
+    Raises:
+        SettingsError: there is no query, an id is not unique, or not one video can be found.
+    """
+    queries = list(benchmark.queries())[: settings.limit]
+    if not queries:
+        raise SettingsError(f"--annotation {settings.annotation}: it holds no query")
+    repeated = [name for name, n in Counter(query.id for query in queries).items() if n > 1]
+    if repeated:
+        raise SettingsError(
+            f"--annotation {settings.annotation}: {len(repeated)} ids stand in it more than once, "
+            f"first {repeated[0]}"
+        )
+    finder = VideoFinder(settings.video_root)
+    groups: dict[Any, list[Query]] = {}
+    for query in queries:
+        groups.setdefault((query.video, query.bound), []).append(query)
+    paths = {video: finder.find(video) for video, _ in groups}
+    if not any(path.exists() for path in paths.values()):
+        raise SettingsError(
+            f"--video-root {settings.video_root}: none of the {len(paths)} videos is there, "
+            f"first {next(iter(paths.values()))}"
+        )
+    return queries, [
+        Task(video, paths[video], tuple(group)) for (video, _), group in groups.items()
+    ]
+
+
+def answer_all(
+    tasks: Sequence[Task],
+    settings: Settings,
+    benchmark: Benchmark,
+    journal: Journal,
+    processes: Processes,
+) -> Counter[str]:
+    """Answer this process's share of the tasks; return the seconds it spent on what."""
+    answerer = Answerer(settings, benchmark, choose_device(settings.device, processes.local_rank))
+    total = sum(len(task.queries) for task in tasks)
+    begun = time.perf_counter()
+    with tqdm(
+        total=total, unit="query", desc=settings.run_name, disable=not processes.is_first
+    ) as bar:
+        loading = load_ahead(
+            taken(processes, len(tasks)), lambda i: answerer.load(tasks[i]), settings.workers
+        )
+        for number, future in loading:
+            task = tasks[number]
+            try:
+                waited = time.perf_counter()
+                loaded = future.result()
+                answerer.seconds["wait_for_videos"] += time.perf_counter() - waited
+                journal.write(task, answerer.answer(task, loaded))
+            except FAILURES as error:
+                logger.warning("%s", error)
+                journal.write_failure(task, str(error))
+            # The bar shows the work of all processes, so that its estimate is of the whole run.
+            bar.update(processes.add_answered(len(task.queries)) - bar.n)
+    journal.close()
+    answerer.seconds["answering_all"] = time.perf_counter() - begun
+    return answerer.seconds
+
+
+def taken(processes: Processes, count: int) -> Iterator[int]:
+    """Numbers below `count` that this process takes, as it comes to need them."""
+    while (number := processes.take()) < count:
+        yield number
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """Return the device of a process: with "cuda" or "auto" each has a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+
+
+# ---------------------------------------------------------------------- after the last answer
+
+
+def finish(
+    settings: Settings,
+    benchmark: Benchmark,
+    queries: Sequence[Query],
+    tasks: Sequence[Task],
+    records: Records,
+    timing: dict[str, Any],
+) -> Result:
+    """Write the result files, score them, and write `run.json`."""
+    out_dir = settings.out_dir
+    out_dir.mkdir(parents=True, exist_ok=True)
+    answers = {
+        query.id: answer
+        for task in tasks
+        for query, answer in zip(task.queries, records.answers.get(task.key, ()), strict=False)
+    }
+    answered = [(query, answers.get(query.id)) for query in queries]
+    path = benchmark.write(answered, out_dir)
+    if settings.dump_distributions:
+        write_lines(out_dir / "distributions.jsonl", distributions(answered))
+    failures = [
+        {"video": task.video, "queries": len(task.queries), "reason": records.failures[task.key]}
+        for task in tasks
+        if task.key in records.failures
+    ]
+    score, problem = None, ""
+    if len(failures) > settings.max_failures:
+        problem = (
+            f"{len(failures)} of {len(tasks)} videos failed, more than --max-failures "
+            f"{settings.max_failures}; run again to try them again"
+        )
+    if settings.score and benchmark.is_scored:
+        try:
+            score = metrics.score(settings.benchmark, path, settings.ground_truth)
+            score.write(out_dir / "score.json")
+        except MetricError as error:
+            problem = f"the answers are in {path}, but cannot be scored: {error}"
+    description = {
+        "run": settings.run_name,
+        "settings": settings.to_dict(),
+        "fingerprint": settings.fingerprint(),
+        "versions": versions(),
+        "counts": {
+            "videos": len(tasks),
+            "queries": len(queries),
+            "answered": len(answers),
+            "without_time": sum(not answer.events for answer in answers.values()),
+            "reversed": sum(
+                event.start > event.end for answer in answers.values() for event in answer.events
+            ),
+            "failed_videos": len(failures),
+        },
+        "failures": failures,
+        "timing": timing,
+        "score": dict(score.metrics) if score else None,
+    }
+    stage = f"_stage{settings.stage}" if settings.stage else ""
+    write_json(out_dir / f"run{stage}.json", description)
+    return Result(path, description, score, problem)
+
+
+def distributions(answered: Answered) -> Iterator[str]:
+    """One JSON line per answered query: its times in seconds with their distributions."""
+    for query, answer in answered:
+        if answer is not None:
+            line = {"id": query.id, "video": query.video, "question": query.question}
+            yield json.dumps(line | answer.to_dict(), ensure_ascii=False)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines so that a reader sees the old file or the whole new one."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+        temporary.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """What the answers were computed with."""
+    packages = ("distime", "torch", "transformers", "av", "numpy", "pillow")
+    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found

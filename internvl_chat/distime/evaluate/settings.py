@@ -1,0 +1,271 @@
+"""Every setting of an evaluation; what does not fit is refused before any work starts.
+
+The command line (`distime.cli.evaluate`) is made from the fields below: name, default and help
+stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distime.evaluate.benchmark import Benchmark, SettingsError
+from distime.evaluate.benchmarks import BENCHMARKS
+from distime.metrics.registry import BENCHMARKS as METRICS
+from distime.metrics.registry import INTERNVL_CHAT
+from distime.processing.video import BACKENDS
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def _setting(default: Any, help: str, **argparse: Any) -> Any:
+    return field(default=default, metadata={"help": help, **argparse})
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Settings of one run; see `Settings.help` for what each means.
+
+    Paths may be given as strings. After construction every setting has its final value: defaults
+    that depend on the benchmark are filled in.
+
+    Raises:
+        SettingsError: something is missing or does not fit; names the flag and the mend.
+    """
+
+    checkpoint: Path = _setting(None, "folder of the checkpoint, published layout or our own")
+    benchmark: str = _setting(None, f"one of {', '.join(BENCHMARKS)}")
+    stage: int | None = _setting(None, "1 or 2, for nextgqa")
+
+    annotation: Path | None = _setting(None, "annotation file (default: under data_example)")
+    video_root: Path | None = _setting(None, "folder of the videos (default: under data)")
+    out_dir: Path | None = _setting(
+        None, "folder for the results (default: results/<Benchmark>/<checkpoint name>)"
+    )
+    ground_truth: Path | None = _setting(
+        None, "what the metric reads (default: the benchmark's file beside the annotation)"
+    )
+    limit: int | None = _setting(None, "ask only the first N queries")
+    score: bool = _setting(True, "leave out the metric")
+    overwrite: bool = _setting(False, "discard the answers that an earlier run left in --out-dir")
+    max_failures: int = _setting(0, "videos that may fail before the exit code is not 0")
+
+    num_segments: int | None = _setting(
+        None, "frames of a video (16; longvideobench 32, published also with 16)"
+    )
+    max_new_tokens: int = _setting(1000, "longest answer in tokens")
+    video_backend: str = _setting("pyav", "what decodes videos", choices=tuple(BACKENDS))
+    subtitles: Path | None = _setting(
+        None, "longvideobench: folder of the subtitle files, shown between the frames"
+    )
+
+    batch_size: int = _setting(32, "most queries answered at once")
+    max_batch_tokens: int = _setting(
+        131072, "most tokens in memory at once, prompts and --max-new-tokens together"
+    )
+    share_prefix: bool = _setting(
+        True, "off: encode the video anew for every query, as published", choices=("on", "off")
+    )
+    workers: int = _setting(4, "threads that decode videos ahead, for each process")
+    device: str = _setting("auto", "auto, cpu, cuda or cuda:N (auto: cuda if there is one)")
+    dtype: str = _setting(
+        "auto", "precision (auto: bf16 on cuda, fp32 on cpu)", choices=("auto", *DTYPES)
+    )
+    attn: str | None = _setting(
+        None, "attention kernels", choices=("eager", "sdpa", "flash_attention_2")
+    )
+    quantize: str | None = _setting(
+        None, "language model in 8 or 4 bits, by bitsandbytes on cuda", choices=("8bit", "4bit")
+    )
+
+    dump_distributions: bool = _setting(
+        False, "also write the distributions of every time to distributions.jsonl"
+    )
+    plots: int = _setting(0, "draw the N worst and the N best samples, with an index.html")
+
+    def __post_init__(self):
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if "Path" in one.type and isinstance(value, str):
+                setattr(self, one.name, Path(value))
+        if self.benchmark not in BENCHMARKS:
+            raise SettingsError(
+                f"benchmark {self.benchmark!r}: choose one of {', '.join(BENCHMARKS)}"
+            )
+        self._check_choices()
+        self._check_numbers()
+        self._check_device()
+        self._check_checkpoint()
+        self._fill_in(BENCHMARKS[self.benchmark])
+        self._check_files(BENCHMARKS[self.benchmark])
+
+    @classmethod
+    def options(cls) -> list[Field]:
+        """The fields; `metadata["help"]` says what each means, `metadata["choices"]` may be."""
+        return list(fields(cls))
+
+    # ------------------------------------------------------------------ checks
+
+    def _check_choices(self) -> None:
+        for one in fields(self):
+            choices, value = one.metadata.get("choices"), getattr(self, one.name)
+            if choices and value is not None and not isinstance(value, bool):
+                _expect(value in choices, one.name, value, f"choose one of {', '.join(choices)}")
+        stages = BENCHMARKS[self.benchmark].stages
+        if self.stage not in (stages or (None,)):
+            mend = f"choose stage {' or '.join(map(str, stages))}" if stages else "leave it out"
+            raise SettingsError(f"stage {self.stage}: {self.benchmark} has no such; {mend}")
+
+    def _check_numbers(self) -> None:
+        at_least_one = ("limit", "num_segments", "max_new_tokens", "batch_size", "workers")
+        for name in (*at_least_one, "max_batch_tokens", "max_failures", "plots"):
+            value, least = getattr(self, name), int(name not in ("max_failures", "plots"))
+            if value is not None:
+                _expect(value >= least, name, value, f"give {least} or more")
+
+    def _check_device(self) -> None:
+        name = self.device
+        is_cuda = name == "cuda" or name.startswith("cuda:") and name[5:].isdigit()
+        _expect(
+            name in ("auto", "cpu") or is_cuda, "device", name, "give auto, cpu, cuda or cuda:N"
+        )
+        _expect(
+            not is_cuda or torch.cuda.is_available(),
+            "device",
+            name,
+            "no GPU here; give cpu or auto",
+        )
+        on_cpu = name == "cpu" or not torch.cuda.is_available()
+        if self.dtype == "auto":
+            self.dtype = "fp32" if on_cpu else "bf16"
+        _expect(
+            not (on_cpu and self.dtype == "fp16"), "dtype", "fp16", "on a cpu give fp32 or bf16"
+        )
+        if self.quantize:
+            _expect(not on_cpu, "quantize", self.quantize, "it needs a GPU")
+            _needs("bitsandbytes", "quantize", self.quantize)
+        if self.attn == "flash_attention_2":
+            _expect(not on_cpu, "attn", self.attn, "it needs a GPU; give sdpa")
+            _needs("flash_attn", "attn", self.attn)
+
+    def _check_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            raise SettingsError("--checkpoint: give the folder of a checkpoint")
+        _expect(
+            (self.checkpoint / "config.json").is_file(),
+            "checkpoint",
+            self.checkpoint,
+            "it holds no config.json; give the local folder of a checkpoint",
+        )
+
+    def _fill_in(self, benchmark: type[Benchmark]) -> None:
+        self.annotation = self.annotation or (
+            INTERNVL_CHAT / benchmark.annotation_root / benchmark.annotation
+        )
+        self.video_root = self.video_root or INTERNVL_CHAT / "data" / benchmark.videos
+        self.num_segments = self.num_segments or benchmark.num_segments
+        self.out_dir = self.out_dir or (
+            INTERNVL_CHAT / "results" / METRICS[self.benchmark].title / self.checkpoint_name
+        )
+        if self.ground_truth is None:
+            beside = benchmark.ground_truth and self.annotation.parent / benchmark.ground_truth
+            self.ground_truth = beside if beside and beside.exists() else self.annotation
+
+    def _check_files(self, benchmark: type[Benchmark]) -> None:
+        _expect(
+            self.annotation.exists(),
+            "annotation",
+            self.annotation,
+            "no such file; `distime prepare` makes it from the official ones",
+        )
+        _expect(
+            self.video_root.is_dir(),
+            "video-root",
+            self.video_root,
+            "no such folder; give the folder of the benchmark's videos",
+        )
+        _expect(
+            not (self.score and not self.ground_truth.exists()),
+            "ground-truth",
+            self.ground_truth,
+            "no such file; give the metric's annotation, or --no-score",
+        )
+        _expect(
+            not (self.plots and not benchmark.has_times),
+            "plots",
+            self.plots,
+            f"answers to {self.benchmark} name no times; leave it out",
+        )
+        if self.subtitles is not None:
+            _expect(
+                self.benchmark == "longvideobench",
+                "subtitles",
+                self.subtitles,
+                f"{self.benchmark} has none; leave it out",
+            )
+            _expect(self.subtitles.is_dir(), "subtitles", self.subtitles, "no such folder")
+
+    # ------------------------------------------------------------------ what a run is
+
+    @property
+    def checkpoint_name(self) -> str:
+        """Name of the checkpoint's folder."""
+        return self.checkpoint.resolve().name
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run among those that share a result folder."""
+        return self.benchmark if self.stage is None else f"{self.benchmark}_stage{self.stage}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the answers, so that answers of different runs are never mixed.
+
+        Queries and bounds are not part of it: the journal knows them for every video. Neither is
+        how work is cut up (batches, workers, processes): it changes no answer.
+        """
+        names = ("run_name", "num_segments", "max_new_tokens", "video_backend", "dtype", "attn")
+        return {
+            "checkpoint": checkpoint_digest(self.checkpoint),
+            **{name: getattr(self, name) for name in (*names, "quantize", "dump_distributions")},
+            "subtitles": self.subtitles is not None,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def checkpoint_digest(folder: Path, samples: int = 256, length: int = 4096) -> str:
+    """A digest of a checkpoint: its configuration, and `samples` pieces of each weight file.
+
+    Any training changes most of the pieces; reading all of them would take a minute for 8 B
+    parameters.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt", ".model"):
+            digest.update(path.name.encode() + path.read_bytes())
+        elif path.suffix in (".safetensors", ".bin"):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
+            with path.open("rb") as stream:
+                for number in range(samples):
+                    stream.seek(size * number // samples)
+                    digest.update(stream.read(length))
+    return digest.hexdigest()[:16]
+
+
+def _expect(condition: object, name: str, value: object, mend: str) -> None:
+    if not condition:
+        raise SettingsError(f"--{name.replace('_', '-')} {value}: {mend}")
+
+
+def _needs(package: str, name: str, value: str) -> None:
+    found = importlib.util.find_spec(package)
+    _expect(found, name, value, f"it needs {package}: pip install {package.replace('_', '-')}")
