@@ -175,7 +175,7 @@ def _bleu_and_rouge(videos: Sequence[Video]) -> dict[str, float]:
     rows = []
     for video in videos:
         for t in THRESHOLDS:
-            pairs, alone = video.matches(t)
+            pairs, alone = video.matches[t]
             total = len(pairs) + len(alone)
             rouge = sum(rouge_l(*pair) for pair in pairs) / total if total else 0.0
             rows.append([rouge, *bleu(pairs, alone)])

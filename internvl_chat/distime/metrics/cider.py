@@ -41,30 +41,29 @@ def cider(pairs: Sequence[tuple[str, str]], unmatched: int = 0) -> float:
     if not pairs or total == 1:
         return 0.0
     log_total = math.log(total)
+    penalties = [_length_penalty(*pair) for pair in pairs]
     score = 0.0
     for n in range(len(NGRAMS)):
-        documents = Counter(gram for _, reference in pairs for gram in _ngrams(reference)[n])
+        grams = [(_ngrams(hypothesis)[n], _ngrams(reference)[n]) for hypothesis, reference in pairs]
+        common = [[gram for gram in hyp if gram in ref] for hyp, ref in grams]
+        if not any(common):
+            continue
+        documents = Counter(gram for _, reference in grams for gram in reference)
         idf = {gram: log_total - math.log(count) for gram, count in documents.items()}
-        for hypothesis, reference in pairs:
-            grams, reference_grams = _ngrams(hypothesis)[n], _ngrams(reference)[n]
-            common = [gram for gram in grams if gram in reference_grams]
-            if not common:
+        for (hyp, ref), shared, penalty in zip(grams, common, penalties, strict=True):
+            if not shared:
                 continue
-            weights = {gram: count * idf.get(gram, log_total) for gram, count in grams.items()}
-            reference_weights = {gram: c * idf[gram] for gram, c in reference_grams.items()}
-            norm = _norm(weights) * _norm(reference_weights)
-            if norm == 0.0:
-                continue
-            product = sum(
-                min(weights[gram], reference_weights[gram]) * reference_weights[gram]
-                for gram in common
-            )
-            score += product / norm * _length_penalty(hypothesis, reference)
+            hyp_weights = {gram: count * idf.get(gram, log_total) for gram, count in hyp.items()}
+            ref_weights = {gram: count * idf[gram] for gram, count in ref.items()}
+            norm = _norm(hyp_weights) * _norm(ref_weights)
+            if norm > 0.0:
+                product = [min(hyp_weights[g], ref_weights[g]) * ref_weights[g] for g in shared]
+                score += sum(product) / norm * penalty
     return 10 * score / len(NGRAMS) / total
 
 
 def _norm(weights: dict[tuple[str, ...], float]) -> float:
-    return math.sqrt(sum(weight * weight for weight in weights.values()))
+    return math.sqrt(sum([weight * weight for weight in weights.values()]))
 
 
 def _length_penalty(hypothesis: str, reference: str) -> float:

@@ -50,14 +50,17 @@ class Video:
         """``(predicted, annotated)`` IoU."""
         return iou_matrix(self.predicted.windows, self.annotated.windows)
 
-    def matches(self, threshold: float) -> tuple[list[Pair], list[str]]:
-        """Return the caption pairs at ``threshold`` and the predicted captions without one."""
-        hits = self.ious >= threshold
-        pairs = [
-            (self.predicted.captions[p], self.annotated.captions[g]) for p, g in np.argwhere(hits)
-        ]
-        alone = np.flatnonzero(~hits.any(axis=1))
-        return pairs, [self.predicted.captions[p] for p in alone]
+    @cached_property
+    def matches(self) -> dict[float, tuple[list[Pair], list[str]]]:
+        """Threshold -> the caption pairs and the predicted captions without one."""
+        predicted, annotated = self.predicted.captions, self.annotated.captions
+        table = {}
+        for t in THRESHOLDS:
+            hits = self.ious >= t
+            pairs = [(predicted[p], annotated[g]) for p, g in np.argwhere(hits).tolist()]
+            alone = np.flatnonzero(~hits.any(axis=1)).tolist()
+            table[t] = pairs, [predicted[p] for p in alone]
+        return table
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -118,12 +121,12 @@ def needed_pairs(videos: Iterable[Video]) -> Iterator[Pair]:
     """Yield every caption pair whose METEOR alignment can matter."""
     for video in videos:
         yield from soda_pairs(video)
-        yield from video.matches(THRESHOLDS[0])[0]
+        yield from video.matches[THRESHOLDS[0]][0]
 
 
 def soda_pairs(video: Video) -> Iterator[Pair]:
     """Yield the pairs of overlapping events, the annotated caption as hypothesis."""
-    for p, g in np.argwhere(video.ious > 0):
+    for p, g in np.argwhere(video.ious > 0).tolist():
         yield video.annotated.captions[g], video.predicted.captions[p]
 
 
@@ -133,7 +136,7 @@ def published_meteor_calls(videos: Iterable[Video]) -> int:
     for video in videos:
         calls += video.ious.size
         for t in THRESHOLDS:
-            pairs, alone = video.matches(t)
+            pairs, alone = video.matches[t]
             calls += len(pairs) + len(alone)
     return calls
 
@@ -154,7 +157,7 @@ def soda_c(videos: Sequence[Video], aligner: Aligner) -> np.ndarray:
 
 def caption_scores(videos: Sequence[Video], aligner: Aligner) -> tuple[np.ndarray, np.ndarray]:
     """Return METEOR and CIDEr, each ``(videos, thresholds)`` in their own unit (CIDEr up to 10)."""
-    groups = [video.matches(t) for video in videos for t in THRESHOLDS]
+    groups = [video.matches[t] for video in videos for t in THRESHOLDS]
     ciders = np.array([cider(group, len(others)) for group, others in groups])
     # METEOR last: Java works on what was requested meanwhile.
     pairs = aligner.statistics([pair for group, _ in groups for pair in group])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +64,24 @@ def read_json(path: Path, what: str) -> tuple[Any, list[str]]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        MetricError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
-        # mkstemp makes private files; a result is meant to be read like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", errors="replace")
         temporary.replace(path)
-    except BaseException:
+    except OSError as error:
+        raise MetricError(f"{path}: cannot be written ({error.strerror}).") from None
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def is_number(value: Any) -> bool:

@@ -27,6 +27,7 @@ from distime.metrics.files import (
     is_number,
     read_json,
     read_text,
+    write_json,
 )
 from distime.metrics.intervals import Interval
 from distime.metrics.result import Result
@@ -281,6 +282,22 @@ def split(rows: Sequence[Any], place: str) -> tuple[dict[str, Any], dict[str, An
         expect(isinstance(span, list) and span, where, f"timestamp {span!r} is not [start, end].")
         gd[key] = [span[0], span[-1]]
     return qa, gd, repeats
+
+
+def split_file(path: Path, folder: Path | None = None) -> tuple[Path, Path]:
+    """Write the halves of a raw ``result.json`` to ``folder``, by default beside it.
+
+    Raises:
+        MetricError: the file is not a raw result.
+    """
+    value, _ = read_json(path, "NExT-GQA result.json of stage 2")
+    expect(isinstance(value, list), str(path), "expected a list of rows; give result.json.")
+    qa, gd, _ = split(value, str(path))
+    folder = folder or path.parent
+    paths = folder / "result_qa.json", folder / "result_gd.json"
+    for target, half in zip(paths, (qa, gd), strict=True):
+        write_json(target, half)
+    return paths
 
 
 def read_answers(value: Mapping[str, Any], place: str) -> dict[str, Answer]:

@@ -1,0 +1,11 @@
+"""Score ActivityNet-Captions moment retrieval: R1 at IoU 0.3, 0.5, 0.7 and mIoU.
+
+Same as `distime score anet`; `--pred_file`, `--gt_file`, `--output`, `--published`.
+"""
+
+import sys
+
+from distime.cli.score import script
+
+if __name__ == "__main__":
+    sys.exit(script("anet"))

@@ -1,0 +1,11 @@
+"""Score QVHighlights moment retrieval: R1, mAP (also by window length) and mIoU.
+
+Same as `distime score qvh`; `--pred_file`, `--gt_file`, `--output`, `--published`.
+"""
+
+import sys
+
+from distime.cli.score import script
+
+if __name__ == "__main__":
+    sys.exit(script("qvh"))

@@ -1,0 +1,11 @@
+"""Score YouCook2 dense captioning: SODA_c, CIDEr, METEOR, F1, precision and recall.
+
+Same as `distime score youcook2_dvc`; `--pred_file`, `--gt_file`, `--output`, `--published`.
+"""
+
+import sys
+
+from distime.cli.score import script
+
+if __name__ == "__main__":
+    sys.exit(script("youcook2_dvc"))
