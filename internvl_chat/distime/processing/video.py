@@ -175,6 +175,8 @@ def _open_container(path: Path) -> tuple[av.container.InputContainer, av.video.s
     if streams[0].codec_context is None:
         container.close()
         raise VideoError(f"{path}: no decoder for its video stream; convert it to h264")
+    # More threads gain nothing measurable, and data loaders bring processes of their own.
+    streams[0].codec_context.thread_count = 1
     return container, streams[0]
 
 
