@@ -144,9 +144,7 @@ class DisTimeProcessor:
             raise ProcessorError(f"{folder}: has neither {FILE_NAME} nor config.json")
         config = json.loads(published.read_text(encoding="utf-8"))
         if "vision_config" not in config:
-            raise ProcessorError(
-                f"{published}: no vision_config; is it an InternVL checkpoint?"
-            )
+            raise ProcessorError(f"{published}: no vision_config; is it an InternVL checkpoint?")
         add_special_tokens(tokenizer)
         vision = config["vision_config"]
         return cls(
@@ -302,6 +300,7 @@ class DisTimeProcessor:
         *,
         join: str = "",
         bound: tuple[float, float] | None = None,
+        history: Sequence[tuple[str, str]] = (),
     ) -> PrefixInputs:
         """Many questions about one video -> the video once, and a suffix per question.
 
@@ -313,11 +312,14 @@ class DisTimeProcessor:
             num_frames: see `__call__`.
             join: see `__call__`.
             bound: see `__call__`.
+            history: earlier (question, answer) pairs, which every question continues.
         """
         sample = self.load_video(video, num_frames, bound=bound)
         media = self.video_media(sample)
         prompts = [
-            encode_prompt(self.tokenizer, self.template, question, media, join=join)
+            encode_prompt(
+                self.tokenizer, self.template, question, media, history=history, join=join
+            )
             for question in questions
         ]
         length = common_prefix(prompts, media_length(self.tokenizer, prompts[0]))
