@@ -2,6 +2,9 @@
 
 A sub-command module has a docstring (its help text), ``add_arguments(parser)`` and
 ``run(args) -> int`` (the exit code). It is listed in ``COMMANDS`` and nowhere else.
+
+Exit codes: 0 all went well; 1 something did not, and a line on stderr says what; 2 wrong usage;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,11 +12,22 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from types import ModuleType
 
 COMMANDS = {
+    "caption": "list the events of videos with their times",
+    "chat": "ask anything about a video",
     "check": "check training data: files, turns, intervals, lengths in tokens",
+    "completion": "print a completion script for a shell",
+    "convert": "convert a checkpoint between our layout and the published one",
+    "demo": "serve a page to try a checkpoint on",
+    "evaluate": "answer the queries of a benchmark and score the answers",
+    "ground": "find when something happens in videos",
+    "report": "collect the scores of a results folder into one table",
     "score": "score a prediction file of a benchmark",
 }
 
@@ -24,21 +38,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="distime",
         description="Video large language models that say when.",
-        epilog="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items()),
+        epilog="\n".join(
+            ["commands:", *(f"  {name:<12}{text}" for name, text in COMMANDS.items())]
+            + ["", "distime COMMAND --help says more."]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"distime {version('distime')}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     # Only the chosen command is imported, so that `distime score` never waits for torch.
     command = parser.parse_args(argv[:1]).command
     module = importlib.import_module(f"distime.cli.{command}")
-    command_parser = argparse.ArgumentParser(
+    args = command_parser(command, module).parse_args(argv[1:])
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("distime").setLevel(logging.INFO)
+    try:
+        code = module.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read stdout, `head` for instance, has seen enough; closing it must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError) as error:
+        # What a person can mend is one of the package's own errors or a file's; anything else is
+        # a defect of the package and shows where it is.
+        if isinstance(error, ValueError) and not type(error).__module__.startswith("distime."):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
+    """Return the parser of a sub-command's arguments."""
+    parser = argparse.ArgumentParser(
         prog=f"distime {command}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.add_arguments(command_parser)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    return module.run(command_parser.parse_args(argv[1:]))
+    module.add_arguments(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from distime.timeline import timeline_svg
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +40,14 @@ class Event:
     confidence: float = math.nan
     distribution: np.ndarray | None = field(default=None, repr=False, compare=False)
     text: str = ""
+
+    @property
+    def ordered(self) -> Event:
+        """This event with start <= end: a reversed pair swaps its times and distributions."""
+        if self.start <= self.end:
+            return self
+        distribution = None if self.distribution is None else self.distribution[::-1]
+        return replace(self, start=self.end, end=self.start, distribution=distribution)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -73,6 +85,31 @@ class Answer:
         """Return plain JSON types."""
         events = [event.to_dict() for event in self.events]
         return {"text": self.text, "events": events, "duration": self.duration}
+
+    def _repr_html_(self) -> str:
+        """The words, and a timeline where there are events; notebooks show it."""
+        timeline = timeline_svg(self.events, self.duration) if self.events else ""
+        return f"<p>{escape(self.readable)}</p>{timeline}"
+
+
+class Events(list[Event]):
+    """The events of one video: a list that also knows how long the video is.
+
+    Attributes:
+        duration: of the video, in seconds.
+    """
+
+    def __init__(self, events: Iterable[Event] = (), duration: float = math.nan):
+        super().__init__(events)
+        self.duration = duration
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"duration": self.duration, "events": [event.to_dict() for event in self]}
+
+    def _repr_html_(self) -> str:
+        """A timeline; notebooks show it."""
+        return timeline_svg(self, self.duration) if self else "<p>no events</p>"
 
 
 def confidence(distribution: np.ndarray) -> float:

@@ -1,0 +1,367 @@
+"""The friendly face of DisTime: videos and words in, events in seconds out.
+
+    model = DisTime.from_pretrained("checkpoint/DisTime/DisTime-InternVL2_5-1B")
+    model.ground("video.mp4", "the person closes the door")[0].start
+    model.ground("video.mp4", ["the door closes", "the light goes on"])     # the video is read once
+    model.caption(["a.mp4", "b.mp4"])
+    answer = model.chat("video.mp4", "What does she do?")
+    model.chat("video.mp4", "And after that?", history=[("What does she do?", answer)])
+
+Times are seconds from the start of the video and lie inside it; an event starts before it ends
+(the model itself is not bound to that: a reversed pair is swapped, with its distributions). Answers
+are the model's most likely words unless sampling is asked for, and the same for a question alone as
+among others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model_card import write_model_card
+from distime.processing.answers import Answer, Events, read_answer
+from distime.processing.processor import DisTimeProcessor, Video
+from distime.processing.prompt import ANET_CAPTIONING, JOIN, moment_retrieval_question
+from distime.processing.tokenizer import TIME_STAMP
+
+History = Sequence[tuple[str, str | Answer]]
+
+
+class RequestError(ValueError):
+    """A call asks for something that cannot be; the message says what to give instead."""
+
+
+class DisTime:
+    """A model with its processor.
+
+    Args:
+        model: on the device it is to run on.
+        processor: of the same checkpoint.
+        batch_size: questions about a video that are answered at once.
+    """
+
+    def __init__(
+        self,
+        model: DisTimeForConditionalGeneration,
+        processor: DisTimeProcessor,
+        batch_size: int = 16,
+    ):
+        processor.check_model(model.config)
+        self.model = model.eval()
+        self.processor = processor
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike,
+        *,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str | None = None,
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+    ) -> DisTime:
+        """Load model and processor of any checkpoint that the package reads.
+
+        Args:
+            path: folder in our layout or the published one. A name like "owner/model" that is no
+                folder is fetched from the Hugging Face hub, or found among what was fetched before.
+            dtype: of the weights; "auto" keeps that of the files.
+            device: by default the first GPU where there is one, else the CPU.
+            attn_implementation: "sdpa", "eager" or "flash_attention_2"; by default the best one
+                that transformers finds.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            RequestError: there is neither such a folder nor such a name on the hub.
+            CheckpointError: the weights do not fit the configuration.
+            TokenizerError: the tokenizer cannot be read.
+            ProcessorError: the processor cannot be read or belongs to another model.
+        """
+        folder = _local_folder(path, revision)
+        options = (
+            {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+        )
+        if dtype != "auto":
+            options["dtype"] = dtype
+        # The processor first: its mistakes show before gigabytes are read.
+        processor = DisTimeProcessor.from_pretrained(folder)
+        model = DisTimeForConditionalGeneration.from_pretrained(folder, **options)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model.to(device), processor)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write model, processor and model card into a folder that is ready for a hub.
+
+        A README.md that is there already is kept; a new one is filled from the ``run.json`` and
+        ``metrics*.json`` in the folder.
+        """
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        write_model_card(folder, self.model.config, self.processor.settings)
+
+    # ------------------------------------------------------------------ what one can ask
+
+    def ground(
+        self,
+        video: Video | Sequence[Video],
+        query: str | Sequence[str],
+        *,
+        num_frames: int | None = None,
+        **generation: Any,
+    ) -> Events | list[Events]:
+        """Find when something happens.
+
+        Args:
+            video: path of a video, gif or folder of frames, or a `VideoSample`; or several, one for
+                each query. Queries about the same video share one pass over it.
+            query: what to look for; or several, about the one video or one for each.
+            num_frames: frames of each video, by default as the checkpoint says.
+            **generation: see `ask`.
+
+        Returns:
+            the events in the order of the answer, the likeliest first, each with the query as its
+            text; empty where the model names no time. For several queries or videos a list of that.
+
+        Raises:
+            VideoError: a file cannot be read; the message names it.
+            RequestError: the numbers of videos and queries do not match.
+        """
+        videos, queries, is_single = _pairs(video, query, "query")
+        questions = [moment_retrieval_question(one) for one in queries]
+        answers = self._answer_all(videos, questions, num_frames, **generation)
+        results = [
+            Events((replace(event, text=one) for event in answer.events), answer.duration)
+            for one, answer in zip(queries, answers, strict=True)
+        ]
+        return results[0] if is_single else results
+
+    def caption(
+        self,
+        video: Video | Sequence[Video],
+        *,
+        question: str = ANET_CAPTIONING,
+        num_frames: int | None = None,
+        **generation: Any,
+    ) -> Events | list[Events]:
+        """List the events of a video, each with its times and its words.
+
+        Args:
+            video: path of a video, gif or folder of frames, or a `VideoSample`; or several.
+            question: how to ask; `distime.processing.prompt.YOUCOOK2_CAPTIONING` is the question
+                for instructional videos.
+            num_frames: frames of each video, by default as the checkpoint says.
+            **generation: see `ask`.
+
+        Returns:
+            the events in the order of the answer; for several videos a list of that.
+
+        Raises:
+            VideoError: a file cannot be read; the message names it.
+        """
+        videos, questions, is_single = _pairs(video, question, "question")
+        answers = self._answer_all(videos, questions, num_frames, **generation)
+        results = [Events(answer.events, answer.duration) for answer in answers]
+        return results[0] if is_single else results
+
+    def chat(
+        self,
+        video: Video | Sequence[Video],
+        question: str | Sequence[str],
+        history: History = (),
+        *,
+        num_frames: int | None = None,
+        **generation: Any,
+    ) -> Answer | list[Answer]:
+        """Ask anything about a video.
+
+        Args:
+            video: path of a video, gif or folder of frames, or a `VideoSample`; or several, one for
+                each question.
+            question: the question; or several, about the one video or one for each.
+            history: earlier (question, answer) pairs about the one video, which the question
+                continues. Answers may be `Answer` objects, whose times the model is then shown, or
+                text.
+            num_frames: frames of each video, by default as the checkpoint says.
+            **generation: see `ask`.
+
+        Returns:
+            the answer; for several questions or videos a list.
+
+        Raises:
+            VideoError: a file cannot be read; the message names it.
+            RequestError: the numbers of videos and questions do not match, or there is a history
+                for several videos.
+        """
+        videos, questions, is_single = _pairs(video, question, "question")
+        if history and not isinstance(video, Video):
+            raise RequestError("a history belongs to one video: ask about one video at a time")
+        answers = self._answer_all(videos, questions, num_frames, history=history, **generation)
+        return answers[0] if is_single else answers
+
+    def _answer_all(
+        self,
+        videos: Sequence[Video],
+        questions: Sequence[str],
+        num_frames: int | None,
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer one question per video, those about the same video together."""
+        groups: dict[Any, list[int]] = {}
+        for index, video in enumerate(videos):
+            key = os.fspath(video) if isinstance(video, str | os.PathLike) else id(video)
+            groups.setdefault(key, []).append(index)
+        answers: dict[int, Answer] = {}
+        for indices in groups.values():
+            asked = [questions[index] for index in indices]
+            replies = self.ask(videos[indices[0]], asked, num_frames=num_frames, **options)
+            answers |= zip(indices, replies, strict=True)
+        return [answers[index] for index in range(len(videos))]
+
+    def ask(
+        self,
+        video: Video,
+        questions: Sequence[str],
+        *,
+        history: History = (),
+        num_frames: int | None = None,
+        max_new_tokens: int = 1000,
+        **generation: Any,
+    ) -> list[Answer]:
+        """Ask questions about one video in exactly these words; the video is read once.
+
+        Args:
+            video: path or `VideoSample`.
+            questions: what the user turns say, after the frames.
+            history: see `chat`; every question continues it.
+            num_frames: frames of the video, by default as the checkpoint says.
+            max_new_tokens: longest answer, in tokens.
+            **generation: as for `generate` of transformers, for instance `do_sample=True,
+                temperature=0.7`.
+
+        Returns:
+            an answer per question, each event with start <= end.
+        """
+        if not questions:
+            raise RequestError("no question: ask at least one")
+        inputs = self.processor.shared_prefix(
+            video, questions, num_frames, join=JOIN["demo"], history=_written(history)
+        )
+        device, time_token = self.model.device, self.model.config.time_token_id
+        count = int((inputs.prefix["input_ids"] == time_token).sum())
+        prefix = self.model.encode_prefix(
+            **{name: tensor.to(device) for name, tensor in inputs.prefix.items()},
+            time_targets=_known_times(history, count).to(device),
+        )
+        answers = []
+        for begin in range(0, len(questions), self.batch_size):
+            batch = {
+                name: tensor[begin : begin + self.batch_size].to(device)
+                for name, tensor in inputs.suffixes.items()
+            }
+            output = self.model.generate_from_prefix(
+                prefix,
+                **batch,
+                max_new_tokens=max_new_tokens,
+                min_new_tokens=1,
+                return_dict_in_generate=True,
+                **{"do_sample": False, "num_beams": 1} | generation,
+            )
+            new_ids = output.sequences[:, batch["input_ids"].shape[1] :]
+            for row in zip(new_ids, output.times, output.time_distributions, strict=True):
+                answer = read_answer(self.processor, *row, inputs.duration)
+                events = tuple(event.ordered for event in answer.events)
+                answers.append(replace(answer, events=events))
+        return answers
+
+    def prompt(self, video: Video, question: str, history: History = ()) -> str:
+        """Return the text that the model is shown, with each frame's run of tokens counted.
+
+        Args:
+            video: path or `VideoSample`.
+            question: as for `ask`.
+            history: as for `ask`.
+        """
+        sample = self.processor.load_video(video)
+        media = self.processor.video_media(sample)
+        questions = [asked for asked, _ in history] + [question]
+        questions[0] = media.place(questions[0], JOIN["demo"])
+        answers = [answer for _, answer in _written(history)]
+        text = self.processor.template.prompt(
+            questions[-1], list(zip(questions, answers, strict=False))
+        )
+        return re.sub("(<IMG_CONTEXT>)+", f"<IMG_CONTEXT> x {media.tokens_per_image}", text)
+
+
+def _local_folder(path: str | os.PathLike, revision: str | None) -> Path:
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        raise RequestError(f"{path}: no such folder; give the folder of a checkpoint")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path), revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise RequestError(
+            f"{path}: neither a folder nor to be had from the Hugging Face hub "
+            f"({type(error).__name__}); give the folder of a checkpoint, or check name and network"
+        ) from error
+
+
+def _pairs(
+    video: Video | Sequence[Video], text: str | Sequence[str], name: str
+) -> tuple[list[Video], list[str], bool]:
+    """Match videos and texts one to one; tell whether the call was about one of each."""
+    one_video, one_text = isinstance(video, Video), isinstance(text, str)
+    videos = [video] if one_video else list(video)
+    texts = [text] if one_text else list(text)
+    if one_video and not one_text:
+        videos = videos * len(texts)
+    if one_text and not one_video:
+        texts = texts * len(videos)
+    if len(videos) != len(texts) or not texts:
+        raise RequestError(
+            f"{len(videos)} videos and {len(texts)} texts: give one {name} for each video, or one "
+            f"video, or one {name}"
+        )
+    return videos, texts, one_video and one_text
+
+
+def _written(history: History) -> list[tuple[str, str]]:
+    return [
+        (question, answer.text if isinstance(answer, Answer) else answer)
+        for question, answer in history
+    ]
+
+
+def _known_times(history: History, count: int) -> Tensor:
+    """Normalised intervals `(count, 2)` of the `<TIME_STAMP>` tokens of a prompt's beginning.
+
+    NaN, which leaves a token its own embedding, where a token is only written: in questions, and in
+    answers given as text.
+    """
+    unknown = (float("nan"),) * 2
+    times: list[tuple[float, float]] = []
+    for (question, text), (_, answer) in zip(_written(history), history, strict=True):
+        times += [unknown] * question.count(TIME_STAMP)
+        written = text.count(TIME_STAMP)
+        if isinstance(answer, Answer) and len(answer.events) == written:
+            times += [(e.start / answer.duration, e.end / answer.duration) for e in answer.events]
+        else:
+            times += [unknown] * written
+    # What is left over stands in the part of the question that all questions share.
+    times += [unknown] * (count - len(times))
+    return torch.tensor(times, dtype=torch.float32).view(-1, 2)
