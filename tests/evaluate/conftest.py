@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,9 +11,11 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
-from distime.data.synthetic import charades_annotation, charades_database, write_videos
+from distime.data.synthetic import write_videos
+from distime.evaluate import Settings, run
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
+from evaluate.tiny_benchmarks import RUNS, settings_of
 from processing.tiny_tokenizers import write_qwen2
 from tiny_models import make_tiny_model
 
@@ -57,40 +58,45 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory):
-    """A folder with five short synthetic videos, and what they show."""
+    """A folder with four short synthetic videos, and what they show."""
     folder = tmp_path_factory.mktemp("videos of shapes")
-    return folder, write_videos(folder, 5, seed=3, workers=1)
+    return folder, write_videos(folder, 4, seed=3, workers=1)
 
 
-@pytest.fixture
-def charades(tmp_path, videos) -> list[str]:
-    """Flags for a Charades-STA run on the synthetic videos."""
-    root, specs = videos
-    return [
-        *("--annotation", write_json(tmp_path / "test_float.json", charades_annotation(specs))),
-        *("--ground-truth", write_json(tmp_path / "truth.json", charades_database(specs))),
-        *("--video-root", str(root)),
-        *FAST,
-    ]
+@pytest.fixture(scope="session")
+def one_process(checkpoint, videos, tmp_path_factory):
+    """The settings and the result of every run, all by one process."""
+    results = {}
+    out = tmp_path_factory.mktemp("one process")
+    for name in RUNS:
+        folder = tmp_path_factory.mktemp("annotations")
+        settings = {"checkpoint": checkpoint, "out_dir": out / name.split()[0]}
+        settings |= settings_of(name, folder, *videos)
+        results[name] = (settings, run(Settings(**settings)))
+    return results
 
 
-FAST = ["--num-segments", "4", "--max-new-tokens", "12", "--device", "cpu", "--workers", "1"]
-
-
-def write_json(path: Path, value) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return str(path)
+def one_thread(**environment: str) -> dict[str, str]:
+    """The environment of a process that leaves the other cores alone."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
 
 
 def evaluate_sh(*arguments, gpus=1, cwd=None, **environment) -> subprocess.CompletedProcess:
-    """Run evaluate.sh in a process of its own, one thread per process."""
+    """Run evaluate.sh as a user would."""
     return subprocess.run(
         ["sh", str(INTERNVL_CHAT / "evaluate.sh"), *map(str, arguments)],
-        env={**os.environ, "GPUS": str(gpus), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-        | environment,
+        env=one_thread(GPUS=str(gpus), **environment),
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=240,
     )
+
+
+def flags(settings: dict) -> list[str]:
+    """Settings as a command line has them, without the checkpoint and the benchmark."""
+    words = []
+    for name, value in settings.items():
+        if name not in ("checkpoint", "benchmark", "stage"):
+            words += ["--" + name.replace("_", "-"), str(value)]
+    return words

@@ -19,11 +19,14 @@ from distime.processing.prompt import JOIN
 
 if TYPE_CHECKING:
     from distime.evaluate.settings import Settings
-    from distime.processing.answers import Answer
+    from distime.processing.answers import Answer, Event
     from distime.processing.processor import DisTimeProcessor
 
 NO_ANSWER = [-1, -1]
 """What published files hold where the model named no time."""
+
+UNANSWERED = "no answer"
+"""What multiple-choice files hold where the video could not be used: wrong for every scorer."""
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 
@@ -98,14 +101,9 @@ class Benchmark(ABC):
     def write(self, answered: Answered, out_dir: Path) -> Path:
         """Write the result files in the published schema; return the one to score."""
 
-    def truth(self, query: Query) -> list[Interval]:
-        """Annotated intervals of a query in seconds, for pictures."""
+    def truth(self, query: Query) -> list[Event]:
+        """Annotated events of a query, for pictures; with words where those are predicted too."""
         return []
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether there is a metric for what this run writes."""
-        return True
 
     @property
     def title(self) -> str:
@@ -121,16 +119,21 @@ class Benchmark(ABC):
         """Return the processor to ask with; a benchmark may show the model more than frames."""
         return processor
 
-    def read_annotation(self, path: Path | None = None) -> Any:
-        """Return the JSON value of the annotation (or of another file).
+    def shown_question(self, query: Query) -> str:
+        """The question as published files hold it: behind one line for each frame."""
+        frames = "\n".join(["<FRAME_TIME_REF>: <image>"] * self.settings.num_segments)
+        return frames + self.join + query.question
+
+    def read_annotation(self, path: Path | None = None, flag: str = "annotation") -> Any:
+        """Return the JSON value of the annotation, or of the file that `flag` names.
 
         Raises:
             SettingsError: the file is missing or no JSON.
         """
         try:
-            value, _ = read_json(path or self.settings.annotation, f"annotation of {self.name}")
+            value, _ = read_json(path or self.settings.annotation, f"{flag} of {self.name}")
         except MetricError as error:
-            raise SettingsError(f"--annotation: {error}") from None
+            raise SettingsError(f"--{flag}: {error}") from None
         return value
 
     def misfit(self, error: Exception) -> SettingsError:
@@ -147,8 +150,16 @@ def rounded_intervals(answer: Answer) -> list[list[float]]:
     return [[round(e.start, 2), round(e.end, 2)] for e in answer.events] or [NO_ANSWER]
 
 
+def captioned_events(answer: Answer) -> list[Event]:
+    """The events of a dense caption. A time without words describes nothing and is left out."""
+    return [event for event in answer.events if event.text]
+
+
 class VideoFinder:
-    """Finds videos by name: at the named place below a root, or else anywhere below it.
+    """Finds videos by name: where the name says below a root, or in a folder below that.
+
+    Data sets are unpacked in many ways: `1101/x` may be `NExTVideo/1101/x.mp4`. The folders of
+    the name must all be there, so that a video of the same name in another data set is not taken.
 
     Args:
         root: the folder.
@@ -165,19 +176,24 @@ class VideoFinder:
         exact = self.root / name
         if exact.exists():
             return exact
-        bare = exact.with_name(without_suffix(exact.name))
-        named = [bare.with_name(bare.name + suffix) for suffix in SUFFIXES]
-        for path in named:
+        bare = without_suffix(exact.name)
+        with_suffix = [exact.with_name(bare + suffix) for suffix in SUFFIXES]
+        for path in with_suffix:
             if path.is_file():
                 return path
-        return self._elsewhere.get(bare.name, exact if exact.name != bare.name else named[0])
+        folders = Path(name).parent.parts
+        for path in self._by_name.get(bare, ()):
+            parts = iter(path.relative_to(self.root).parent.parts)
+            if all(folder in parts for folder in folders):  # in this order
+                return path
+        return exact if exact.name != bare else with_suffix[0]
 
     @cached_property
-    def _elsewhere(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+    def _by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
         for path in sorted(self.root.rglob("*")):
             if path.suffix.lower() in SUFFIXES:
-                found.setdefault(without_suffix(path.name), path)
+                found.setdefault(without_suffix(path.name), []).append(path)
         return found
 
 

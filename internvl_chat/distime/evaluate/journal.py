@@ -50,7 +50,6 @@ class Journal:
         self.folder = settings.out_dir / "answers"
         self.run_name = settings.run_name
         self.header = {"settings": settings.fingerprint()}
-        self.keeps_distributions = settings.dump_distributions
         self._stream = None
 
     def _files(self) -> list[Path]:
@@ -94,7 +93,7 @@ class Journal:
 
     def write(self, task: Task, answers: Sequence[Answer]) -> None:
         """Append a task's answers, in the order of its queries."""
-        values = [answer_to_dict(answer, self.keeps_distributions) for answer in answers]
+        values = [answer_to_dict(answer) for answer in answers]
         self._append({"key": task.key, "video": task.video, "answers": values})
 
     def write_failure(self, task: Task, reason: str) -> None:
@@ -129,13 +128,15 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def answer_to_dict(answer: Answer, keep_distributions: bool) -> dict[str, Any]:
-    """Return an answer as plain JSON types; numbers keep every digit."""
+def answer_to_dict(answer: Answer) -> dict[str, Any]:
+    """Return an answer as plain JSON types: times with every digit, probabilities with six."""
     values = answer.to_dict()
     for event in values["events"]:
         event.pop("text", None)  # part of the answer's text
-        if not keep_distributions:
-            event.pop("distribution", None)
+        if "distribution" in event:
+            event["distribution"] = [
+                [float(f"{p:.6g}") for p in boundary] for boundary in event["distribution"]
+            ]
     return values
 
 

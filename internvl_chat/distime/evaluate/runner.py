@@ -6,10 +6,9 @@ import importlib.metadata
 import json
 import logging
 import platform
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.settings import Settings
-from distime.metrics.files import MetricError, write_json
+from distime.metrics.files import MetricError, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -183,8 +182,12 @@ def finish(
     }
     answered = [(query, answers.get(query.id)) for query in queries]
     path = benchmark.write(answered, out_dir)
+    if settings.plots:
+        from distime.evaluate.report import write_report
+
+        write_report(out_dir / "plots", settings, benchmark, tasks, answered)
     if settings.dump_distributions:
-        write_lines(out_dir / "distributions.jsonl", distributions(answered))
+        write_text(out_dir / "distributions.jsonl", distributions(answered))
     failures = [
         {"video": task.video, "queries": len(task.queries), "reason": records.failures[task.key]}
         for task in tasks
@@ -196,7 +199,7 @@ def finish(
             f"{len(failures)} of {len(tasks)} videos failed, more than --max-failures "
             f"{settings.max_failures}; run again to try them again"
         )
-    if settings.score and benchmark.is_scored:
+    if settings.score:
         try:
             score = metrics.score(settings.benchmark, path, settings.ground_truth)
             score.write(out_dir / "score.json")
@@ -226,21 +229,14 @@ def finish(
     return Result(path, description, score, problem)
 
 
-def distributions(answered: Answered) -> Iterator[str]:
+def distributions(answered: Answered) -> str:
     """One JSON line per answered query: its times in seconds with their distributions."""
-    for query, answer in answered:
-        if answer is not None:
-            line = {"id": query.id, "video": query.video, "question": query.question}
-            yield json.dumps(line | answer.to_dict(), ensure_ascii=False)
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines so that a reader sees the old file or the whole new one."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
-        temporary.replace(path)
+    lines = [
+        {"id": query.id, "video": query.video, "question": query.question} | answer.to_dict()
+        for query, answer in answered
+        if answer is not None
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def versions() -> dict[str, str]:

@@ -63,6 +63,9 @@ class Settings:
     subtitles: Path | None = _setting(
         None, "longvideobench: folder of the subtitle files, shown between the frames"
     )
+    timestamps: Path | None = _setting(
+        None, "nextgqa 2: the times of stage 1 (default: those in --out-dir)"
+    )
 
     batch_size: int = _setting(32, "most queries answered at once")
     max_batch_tokens: int = _setting(
@@ -173,8 +176,10 @@ class Settings:
             INTERNVL_CHAT / "results" / METRICS[self.benchmark].title / self.checkpoint_name
         )
         if self.ground_truth is None:
-            beside = benchmark.ground_truth and self.annotation.parent / benchmark.ground_truth
-            self.ground_truth = beside if beside and beside.exists() else self.annotation
+            beside = benchmark.ground_truth
+            self.ground_truth = self.annotation.parent / beside if beside else self.annotation
+        if self.stage not in (None, *benchmark.stages[-1:]):
+            self.score = False  # an earlier stage has nothing to score yet
 
     def _check_files(self, benchmark: type[Benchmark]) -> None:
         _expect(
@@ -201,14 +206,13 @@ class Settings:
             self.plots,
             f"answers to {self.benchmark} name no times; leave it out",
         )
-        if self.subtitles is not None:
-            _expect(
-                self.benchmark == "longvideobench",
-                "subtitles",
-                self.subtitles,
-                f"{self.benchmark} has none; leave it out",
-            )
-            _expect(self.subtitles.is_dir(), "subtitles", self.subtitles, "no such folder")
+        only = {"subtitles": ("longvideobench", None), "timestamps": ("nextgqa", 2)}
+        for name, (owner, stage) in only.items():
+            path = getattr(self, name)
+            if path is not None:
+                fits = (self.benchmark, self.stage) == (owner, stage)
+                _expect(fits, name, path, f"only {owner} {stage or ''} takes it; leave it out")
+                _expect(path.exists(), name, path, "no such file or folder")
 
     # ------------------------------------------------------------------ what a run is
 
@@ -231,7 +235,7 @@ class Settings:
         names = ("run_name", "num_segments", "max_new_tokens", "video_backend", "dtype", "attn")
         return {
             "checkpoint": checkpoint_digest(self.checkpoint),
-            **{name: getattr(self, name) for name in (*names, "quantize", "dump_distributions")},
+            **{name: getattr(self, name) for name in (*names, "quantize")},
             "subtitles": self.subtitles is not None,
         }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from distime.evaluate.benchmark import Answered, Benchmark, Interval, Query, rounded_intervals
+from distime.evaluate.benchmark import Answered, Benchmark, Query, rounded_intervals
 from distime.metrics.files import write_json
+from distime.processing.answers import Event
 from distime.processing.prompt import moment_retrieval_question
 
 
@@ -39,6 +40,6 @@ class Charades(Benchmark):
         write_json(path, results)
         return path
 
-    def truth(self, query: Query) -> list[Interval]:
+    def truth(self, query: Query) -> list[Event]:
         """The annotated windows."""
-        return [tuple(window) for window in query.item["relevant_windows"]]
+        return [Event(*window) for window in query.item["relevant_windows"]]

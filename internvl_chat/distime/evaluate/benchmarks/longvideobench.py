@@ -1,0 +1,81 @@
+"""LongVideoBench: multiple-choice questions about videos of up to an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from distime.evaluate.benchmark import (
+    UNANSWERED,
+    Answered,
+    Benchmark,
+    Query,
+    without_suffix,
+)
+from distime.evaluate.subtitles import Subtitle, SubtitledProcessor, read_subtitles
+from distime.metrics.files import MetricError, read_json, write_json
+from distime.metrics.multiple_choice import Row, names_right_option
+from distime.processing.processor import DisTimeProcessor
+from distime.processing.prompt import longvideobench_question
+from distime.processing.video import VideoError
+
+
+class LongVideoBench(Benchmark):
+    """Frames alone, as published; with `--subtitles` also what is said."""
+
+    name = "longvideobench"
+    annotation = "longvideobench/lvb_val.json"
+    videos = "longvideobench"
+    num_segments = 32
+    rule = "longvideobench"
+    has_times = False
+
+    @cached_property
+    def _items(self) -> list[dict]:
+        return self.read_annotation()
+
+    def queries(self) -> Iterator[Query]:
+        """One query per entry of `lvb_val.json`."""
+        try:
+            for item in self._items:
+                question = longvideobench_question(item["question"], item["candidates"])
+                yield Query(str(item["id"]), item["video_path"], question, item)
+        except (KeyError, TypeError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write rows to `result.json` and the accuracy (a fraction) to `metrics.json`."""
+        rows = []
+        for query, answer in answered:
+            number = query.item["correct_choice"]
+            truth = f"{chr(ord('A') + number)}. {query.item['candidates'][number]}"
+            rows.append(
+                {
+                    "question": self.shown_question(query),
+                    "pred": answer.text if answer is not None else UNANSWERED,
+                    "gt": "\n".join(truth),  # one character per line, as published
+                    "task_type": query.id,
+                }
+            )
+        right = [names_right_option(Row(row["pred"], row["gt"], "")) for row in rows]
+        write_json(out_dir / "metrics.json", {"Accuracy_overall": sum(right) / len(right)})
+        path = out_dir / "result.json"
+        write_json(path, rows)
+        return path
+
+    def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
+        """With `--subtitles`, show them between the frames."""
+        if self.settings.subtitles is None:
+            return processor
+        items = {without_suffix(Path(item["video_path"]).name): item for item in self._items}
+        return SubtitledProcessor(processor, lambda path: self._subtitles(items, path))
+
+    def _subtitles(self, items: dict[str, dict], path: Path) -> list[Subtitle]:
+        item = items[without_suffix(path.name)]
+        file = self.settings.subtitles / item["subtitle_path"]
+        try:
+            entries, _ = read_json(file, "subtitle file")
+            return read_subtitles(entries, item.get("starting_timestamp_for_subtitles", 0))
+        except (MetricError, KeyError, TypeError, ValueError) as error:
+            raise VideoError(f"{path}: its subtitles cannot be read ({error}): {file}") from None

@@ -1,0 +1,157 @@
+"""The parts of a run that whole runs do not show: failures, limits, mixed settings, pictures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distime.cli import main
+from distime.evaluate import Settings, SettingsError, run
+from distime.evaluate.answering import Answerer
+from distime.evaluate.benchmark import VideoFinder
+from evaluate.tiny_benchmarks import settings_of
+
+
+@pytest.fixture
+def charades(checkpoint, videos, tmp_path) -> dict:
+    root = tmp_path / "videos"
+    shutil.copytree(videos[0], root)
+    settings = settings_of("charades", tmp_path / "annotations", root, videos[1])
+    return {"checkpoint": checkpoint, "out_dir": tmp_path / "out"} | settings
+
+
+def test_a_broken_video_is_recorded_and_tried_again(charades, videos, one_process):
+    broken, missing = (charades["video_root"] / spec.file_name for spec in videos[1][:2])
+    broken.write_bytes(broken.read_bytes()[:100])
+    missing.unlink()
+    result = run(Settings(**charades))
+    assert "2 of 4 videos failed" in result.problem
+    reasons = {failure["video"]: failure["reason"] for failure in result.run["failures"]}
+    assert broken.name in reasons[broken.stem] and "no such video" in reasons[missing.stem]
+    assert result.score.counts["missing"] == sum(len(spec.events) for spec in videos[1][:2])
+    assert not run(Settings(**charades, max_failures=2)).problem
+
+    for path in (broken, missing):
+        shutil.copy(videos[0] / path.name, path)
+    mended = run(Settings(**charades))
+    assert not mended.problem and mended.run["timing"]["videos"] == 2
+    assert mended.path.read_bytes() == one_process["charades"][1].path.read_bytes()
+
+
+def test_a_finished_run_is_not_repeated(charades, monkeypatch):
+    first = run(Settings(**charades))
+    before = first.path.read_bytes()
+    first.path.unlink()
+    monkeypatch.setattr(Answerer, "__init__", None)  # loading the model would fail
+    assert run(Settings(**charades)).path.read_bytes() == before
+
+
+def test_answers_of_other_settings_are_not_mixed(charades, checkpoint, tmp_path):
+    run(Settings(**charades, limit=1))
+    with pytest.raises(SettingsError, match="num_segments was 4, is 5.*--overwrite"):
+        run(Settings(**charades | {"num_segments": 5}))
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    with pytest.raises(SettingsError, match="checkpoint was"):
+        run(Settings(**charades | {"checkpoint": other}))
+    result = run(Settings(**charades | {"num_segments": 5, "limit": 1, "overwrite": True}))
+    assert result.run["timing"]["queries"] == 1
+
+
+def test_a_limit_can_be_raised(charades, videos):
+    first = len(videos[1][0].events)
+    assert run(Settings(**charades, limit=first)).run["timing"]["videos"] == 1
+    result = run(Settings(**charades))
+    assert result.run["timing"]["videos"] == 3
+    assert result.run["counts"]["queries"] == sum(len(spec.events) for spec in videos[1])
+
+
+def test_changed_questions_are_asked_again(charades):
+    run(Settings(**charades))
+    path = Path(charades["annotation"])
+    items = json.loads(path.read_text())
+    items[0]["query"] = "something else happens."
+    path.write_text(json.dumps(items))
+    result = run(Settings(**charades))
+    assert result.run["timing"]["videos"] == 1
+    assert "something else happens." in json.loads(result.path.read_text())[items[0]["video"]]
+
+
+def test_few_tokens_at_once_change_no_answer(charades, one_process):
+    result = run(Settings(**charades, max_batch_tokens=1))
+    assert result.path.read_bytes() == one_process["charades"][1].path.read_bytes()
+
+
+def test_distributions_and_pictures_after_the_run(charades, videos):
+    run(Settings(**charades))
+    result = run(Settings(**charades, dump_distributions=True, plots=2))
+    assert result.run["timing"]["videos"] == 0
+    lines = (charades["out_dir"] / "distributions.jsonl").read_text().splitlines()
+    events = [event for line in map(json.loads, lines) for event in line["events"]]
+    assert len(lines) == result.run["counts"]["queries"] and events
+    for event in events:
+        assert 0 <= event["confidence"] <= 1
+        assert [sum(bins) for bins in event["distribution"]] == pytest.approx([1, 1], abs=1e-4)
+    page = (charades["out_dir"] / "plots" / "index.html").read_text()
+    assert page.count("<figure") == page.count("data:image/png;base64,") == 4
+    assert "<TIME_STAMP>" not in page  # escaped
+
+
+def test_dense_captions_have_pictures_too(checkpoint, videos, tmp_path):
+    settings = settings_of("youcook2_dvc", tmp_path / "annotations", *videos)
+    settings |= {"checkpoint": checkpoint, "out_dir": tmp_path / "out", "plots": 1}
+    run(Settings(**settings))
+    assert (tmp_path / "out" / "plots" / "best-1.png").stat().st_size > 1000
+
+
+def test_subtitles_reach_the_model(checkpoint, videos, tmp_path):
+    settings = settings_of("longvideobench", tmp_path, *videos)
+    settings |= {"checkpoint": checkpoint, "subtitles": tmp_path / "subtitles"}
+    with_them = run(Settings(**settings, out_dir=tmp_path / "a"))
+    assert not with_them.problem
+    anew = {"share_prefix": False, "batch_size": 2}
+    again = run(Settings(**settings, **anew, out_dir=tmp_path / "b"))
+    assert again.path.read_bytes() == with_them.path.read_bytes()
+    del settings["subtitles"]
+    without = run(Settings(**settings, out_dir=tmp_path / "c"))
+    assert without.path.read_bytes() != with_them.path.read_bytes()
+
+
+def test_stage_2_needs_stage_1(checkpoint, videos, tmp_path):
+    settings = settings_of("nextgqa 2", tmp_path, *videos)
+    with pytest.raises(SettingsError, match="run stage 1"):
+        run(Settings(checkpoint=checkpoint, out_dir=tmp_path / "out", **settings))
+
+
+def test_annotations_that_do_not_fit(charades, tmp_path):
+    path = Path(charades["annotation"])
+    for text, reason in (
+        ("[]", "no query"),
+        ('[{"video": "a"}]', "'query'"),
+        ("{", "not JSON"),
+        ('[{"video": "a", "query": "b"}]', "--video-root.*none of the 1 videos"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=reason):
+            run(Settings(**charades))
+
+
+def test_the_command_says_what_is_wrong(charades, capsys):
+    command = ["evaluate", "charades", "--checkpoint", str(charades["checkpoint"])]
+    assert main([*command, "--annotation", "nowhere.json"]) == 1
+    assert "--annotation nowhere.json" in capsys.readouterr().err
+
+
+def test_videos_are_found_in_folders_below_the_named_ones(tmp_path):
+    for name in ("a/x.mp4", "b/deep/er/x.webm", "b/y_1.0_2.0.mkv", "c/z.gif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    find = VideoFinder(tmp_path).find
+    assert find("a/x") == find("a/x.mp4") == tmp_path / "a/x.mp4"
+    assert find("b/x.mp4") == tmp_path / "b/deep/er/x.webm"
+    assert find("y_1.0_2.0") == tmp_path / "b/y_1.0_2.0.mkv"
+    assert find("c/y_1.0_2.0.mp4") == tmp_path / "c/y_1.0_2.0.mp4"  # not the one in b
+    assert not find("c/x").exists()
