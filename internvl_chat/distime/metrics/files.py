@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -81,7 +82,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise MetricError(f"{path}: cannot be written ({error.strerror}).") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def is_number(value: Any) -> bool:

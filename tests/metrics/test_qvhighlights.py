@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distime.metrics import MetricError, score
+from distime.metrics.qvhighlights import (
+    THRESHOLDS,
+    Query,
+    average_precision,
+    evaluate,
+    parse_windows,
+)
+
+GT = [
+    {"qid": "Q_1", "relevant_windows": [[0, 10], [20, 60]]},
+    {"qid": "Q_2", "relevant_windows": [[30, 40]]},
+]
+
+
+def row(qid: str, prediction: str, target: str) -> dict:
+    return {"qid": qid, "query": "é", "prediction": prediction, "target": target, "duration": 150}
+
+
+def test_by_hand(write):
+    pred = [
+        # IoU 5/10 with the first window, a tie; the second window found second.
+        row("Q_1", "[[5.0, 10.0], [20, 60]]", "[[0, 10], [20, 60]]"),
+        row("Q_2", "[[30, 38]]", "[[30, 40]]"),  # IoU 0.8
+    ]
+    result = score("qvh", write("p.json", pred), write("g.json", GT), published=True)
+    metrics = result.metrics
+    assert metrics["R1@0.5"] == 100 and metrics["R1@0.55"] == 50 and metrics["R1@0.7"] == 50
+    assert metrics["mIoU"] == pytest.approx(65)
+    # At 0.55 the first prediction of Q_1 is wrong: precision 1/2 at recall 1/2.
+    assert metrics["mAP@0.5"] == pytest.approx(100)
+    assert metrics["mAP@0.55"] == pytest.approx((25 + 100) / 2)
+    assert metrics["MR-full-mAP@0.5"] == metrics["mAP@0.5"]
+    # Short: (0, 10]; the window of exactly 10 s belongs to it. Long: above 30 s.
+    assert result.counts["queries_short"] == 2
+    assert result.counts["queries_middle"] == 0 and "MR-middle-mAP" not in metrics
+    assert result.counts["queries_long"] == 1
+    assert metrics["MR-long-mAP@0.5"] == pytest.approx(50)
+    as_run = result.published_as_run
+    assert as_run["mAP-average_rounded"] == round(metrics["mAP-average"], 2)
+    assert as_run["MR-short-mAP_of_all_lengths"] == as_run["mAP-average_rounded"]
+
+
+def test_missing_duplicate_unknown_and_unparsable(write):
+    pred = [
+        row("Q_1", "[[0, 10], [3]]", "[[0, 10], [20, 60]]"),
+        row("Q_1", "[[20, 60]]", "[[0, 10], [20, 60]]"),
+        row("Q_9", "nothing", "[[0, 1]]"),
+    ]
+    result = score("qvh", write("p.json", pred), write("g.json", GT))
+    assert result.metrics["R1@0.5"] == 50  # The first answer of Q_1, nothing of Q_2.
+    assert result.counts["missing"] == 1 and result.counts["unknown"] == 1
+    assert result.counts["duplicates"] == 1 and result.counts["unparsable"] == 2
+
+
+def test_without_annotation_the_targets_are_used_as_published(write, monkeypatch, tmp_path):
+    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", tmp_path)
+    pred = [row("Q_1", "[[0, 10]]", "[[0, 10]]"), row("Q_1", "[[-1, -1]]", "[[0, 10]]")]
+    result = score("qvh", write("p.json", pred), published=True)
+    assert result.metrics["R1@0.5"] == 50 and result.counts["duplicates"] == 1
+    assert result.published_as_run["invalid_predictions"] == 50
+    assert "val.json" in result.warnings[0]
+
+
+def test_ties_that_float64_loses_are_counted():
+    query = Query([(0.1, 0.9)], [(0.1, 0.7)])
+    result = evaluate([query])
+    assert result.metrics["R1@0.75"] == 0 and result.counts["ties_below_threshold"] == 1
+
+
+def test_average_precision_by_hand():
+    # Ranking: wrong, right, right of three windows; precision 1/2, 2/3 -> made monotone 2/3, 2/3.
+    query = Query([(0, 10), (20, 30), (40, 50)], [(100, 110), (0, 10), (20, 30)])
+    assert average_precision(query, [0.5]) == pytest.approx([2 / 3 * 2 / 3])
+    # A window that is found twice counts once.
+    query = Query([(0, 10)], [(0, 10), (0, 10)])
+    assert average_precision(query, [0.5]) == [1.0]
+    # A reversed prediction is wrong, except for the published comparison with NaN.
+    query = Query([(2, 8)], [(9, 3)])
+    assert average_precision(query, [0.5]) == [0.0]
+    assert average_precision(query, [0.5], nan_is_match=True) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "windows", "clean"),
+    [
+        ("[[1, 2.5]]", [(1, 2.5)], True),
+        ("[[1, 2], [3, 4]]", [(1, 2), (3, 4)], True),
+        ([[1, 2]], [(1, 2)], True),
+        (" [[1, 2]]", [(-1, -1)], False),  # must match at the start
+        ("[[1, 2], [3]]", [(1, 2), (-1, -1)], False),
+        ("[[1, 2]] s", [(-1, -1)], False),
+        ("[[nan, 2]]", [(-1, -1)], False),
+        ("from 1 to 2", [(-1, -1)], False),
+        (None, [(-1, -1)], False),
+    ],
+)
+def test_parsing(text, windows, clean):
+    assert parse_windows(text) == (windows, clean)
+
+
+@pytest.mark.parametrize(
+    ("pred", "message"),
+    [
+        ({"Q_1": []}, "is this another benchmark"),
+        ([{"qid": "Q_1"}], "p.json, row 1: expected"),
+        ([{"qid": "Q_7", "prediction": "[[0, 1]]"}], "another split"),
+        ([row("Q_1", "[[0, 1]]", "oops")], "row 1: target 'oops'"),
+    ],
+)
+def test_errors_name_the_place(write, pred, message):
+    with pytest.raises(MetricError, match=message):
+        score("qvh", write("p.json", pred), write("g.json", GT))
+
+
+times = st.integers(0, 150).map(float)
+windows = st.tuples(times, times).map(sorted).map(tuple).filter(lambda w: w[0] < w[1])
+
+
+@given(
+    st.lists(
+        st.builds(
+            Query,
+            st.lists(windows, min_size=1, max_size=3),
+            st.lists(windows, min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_properties(queries):
+    metrics = evaluate(queries).metrics
+    recalls = [metrics[f"R1@{t}"] for t in THRESHOLDS]
+    assert recalls == sorted(recalls, reverse=True)
+    assert all(0 <= value <= 100 + 1e-9 for value in metrics.values())
+    assert evaluate(queries[::-1]).metrics == pytest.approx(metrics)
+    one = [Query(query.windows, query.predicted[:1]) for query in queries]
+    for query in one:  # With one predicted window AP is the hit divided by the windows.
+        best = average_precision(query, [0.5])[0]
+        assert best == pytest.approx((best > 0) / len(query.windows))
+    distinct = [Query(sorted(set(q.windows)), sorted(set(q.windows))) for q in queries]
+    perfect = evaluate(distinct).metrics
+    assert perfect["R1@0.95"] == 100 and perfect["mAP@0.95"] == pytest.approx(100)
