@@ -27,6 +27,8 @@ COMMANDS = {
     "demo": "serve a page to try a checkpoint on",
     "evaluate": "answer the queries of a benchmark and score the answers",
     "ground": "find when something happens in videos",
+    "quickstart": "make videos, train a tiny model, evaluate it and draw an answer",
+    "prepare": "convert official annotation files and check them",
     "report": "collect the scores of a results folder into one table",
     "score": "score a prediction file of a benchmark",
 }

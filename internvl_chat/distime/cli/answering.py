@@ -1,0 +1,130 @@
+"""What `ground`, `caption` and `chat` share: the model's options, and where answers go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distime.processing.answers import Event
+from distime.processing.sampling import VideoSample
+from distime.processing.video import VideoError
+
+if TYPE_CHECKING:
+    from distime.api import DisTime
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which checkpoint answers, and how."""
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="folder, or hub name")
+    parser.add_argument("--device", help='such as "cpu" or "cuda:1" (the first GPU, else the CPU)')
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        default="auto",
+        help="of the weights (auto: as saved)",
+    )
+    parser.add_argument(
+        "--attn", metavar="NAME", help="attention: sdpa, eager or flash_attention_2"
+    )
+
+
+def add_answer_arguments(parser: argparse.ArgumentParser, *, clip: bool = False) -> None:
+    """Add how to look at videos, and where the answers go."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--num-frames", type=int, metavar="N", help="frames of a video (as the checkpoint says)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=1000, metavar="N", help="longest answer (1000)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per answer, one per line"
+    )
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the answer over time")
+    parser.add_argument("--srt", type=Path, metavar="SRT", help="write the events as subtitles")
+    if clip:
+        parser.add_argument(
+            "--clip", type=Path, metavar="MP4", help="cut out the first event of the answer"
+        )
+
+
+def load_model(args: argparse.Namespace) -> DisTime:
+    """Load the checkpoint that the arguments name."""
+    # Importing torch takes seconds, for which `--help` must not wait.
+    from distime.api import DisTime
+
+    return DisTime.from_pretrained(
+        args.checkpoint, dtype=args.dtype, device=args.device, attn_implementation=args.attn
+    )
+
+
+def answer_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments for `DisTime.ask` and what is built on it."""
+    if args.num_frames is not None and args.num_frames < 1:
+        raise UsageError(f"--num-frames {args.num_frames}: a video needs at least one frame")
+    if args.max_new_tokens < 1:
+        raise UsageError(f"--max-new-tokens {args.max_new_tokens}: an answer needs at least one")
+    return {"max_new_tokens": args.max_new_tokens}
+
+
+class UsageError(ValueError):
+    """Arguments contradict each other; the message says which."""
+
+
+def for_each_video(
+    model: DisTime,
+    videos: Sequence[str],
+    args: argparse.Namespace,
+    answer: Callable[[int, str, VideoSample], None],
+) -> int:
+    """Read each video once and call `answer(place in the list, path, frames)` for it.
+
+    Returns:
+        1 if a video could not be read, which is reported, else 0.
+    """
+    code = 0
+    for place, video in enumerate(videos):
+        try:
+            sample = model.processor.load_video(video, args.num_frames)
+        except VideoError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
+            continue
+        answer(place, video, sample)
+    return code
+
+
+def numbered(path: Path | None, count: int) -> list[Path | None]:
+    """Return the path for one output, and ``name-1.png``, ``name-2.png``, ... for several."""
+    if path is None or count == 1:
+        return [path] * count
+    return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, count + 1)]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one answer on one line."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def print_events(events: Sequence[Event], *, texts: bool) -> None:
+    """Print events, one per line, indented."""
+    for event in events:
+        line = f"  {event.start:7.2f} - {event.end:7.2f} s   {event.confidence:4.0%} sure"
+        print(f"{line}   {event.text}".rstrip() if texts else line)
+    if not events:
+        print("  the answer names no time")
+    sys.stdout.flush()
+
+
+def plot_arguments(sample: VideoSample, events: Sequence[Event]) -> dict[str, Any]:
+    """Keyword arguments that all figures of `distime.visualize` take."""
+    return {
+        "frames": sample.frames,
+        "frame_times": sample.times,
+        "duration": sample.duration,
+        "events": events,
+    }

@@ -1,0 +1,68 @@
+"""Ask anything about a video.
+
+distime chat party.mp4 "How many people dance?" --checkpoint CHECKPOINT
+distime chat party.mp4 "Who enters?" "When?" --conversation --checkpoint CHECKPOINT
+distime chat party.mp4 "When do they dance?" --checkpoint CHECKPOINT --plot dance.png
+
+Questions are answered each on its own, or, with --conversation, each as a continuation of the ones
+before. Of several answers the files of --plot and --srt are numbered: dance-1.png, dance-2.png, ...
+
+Exit codes: 0 all was answered; 1 something could not be, a line says what; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from distime.cli.answering import (
+    add_answer_arguments,
+    answer_options,
+    for_each_video,
+    load_model,
+    numbered,
+    plot_arguments,
+    print_json,
+)
+from distime.processing.sampling import VideoSample
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``distime chat``."""
+    parser.add_argument("video", metavar="VIDEO", help="a video, a gif or a folder of frames")
+    parser.add_argument("questions", nargs="+", metavar="QUESTION", help="what to ask")
+    parser.add_argument(
+        "--conversation", action="store_true", help="each question continues the ones before"
+    )
+    add_answer_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer, print, and write the files asked for."""
+    options = answer_options(args)
+    model = load_model(args)
+    plots, subtitles = (numbered(path, len(args.questions)) for path in (args.plot, args.srt))
+
+    def answer_all(_: int, video: str, sample: VideoSample) -> None:
+        if args.conversation:
+            history = []
+            for question in args.questions:
+                history.append((question, model.chat(sample, question, history, **options)))
+            answers = [answer for _, answer in history]
+        else:
+            answers = model.chat(sample, args.questions, **options)
+        results = zip(args.questions, answers, plots, subtitles, strict=True)
+        for question, answer, plot, srt in results:
+            if args.json:
+                print_json({"video": video, "question": question, **answer.to_dict()})
+            else:
+                print(f"{question}\n  {answer.readable}", flush=True)
+            if plot:
+                from distime.visualize import plot_events
+
+                plot_events(plot, title=question, **plot_arguments(sample, answer.events))
+            if srt:
+                from distime.export import write_srt
+
+                write_srt(srt, answer.events)
+
+    return for_each_video(model, [args.video], args, answer_all)
