@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from distime.cli import main
+from distime.data.video_finder import VideoFinder
 from distime.evaluate import Settings, SettingsError, run
 from distime.evaluate.answering import Answerer
-from distime.evaluate.benchmark import VideoFinder
 from evaluate.tiny_benchmarks import settings_of
 
 

@@ -17,8 +17,9 @@ import torch
 from tqdm import tqdm
 
 from distime import metrics
+from distime.data.video_finder import VideoFinder
 from distime.evaluate.answering import FAILURES, Answerer, Task, load_ahead
-from distime.evaluate.benchmark import Answered, Benchmark, Query, SettingsError, VideoFinder
+from distime.evaluate.benchmark import Answered, Benchmark, Query, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes

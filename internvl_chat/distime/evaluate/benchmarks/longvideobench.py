@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from distime.data.video_finder import without_suffix
 from distime.evaluate.benchmark import (
     UNANSWERED,
     Answered,
     Benchmark,
     Query,
-    without_suffix,
 )
 from distime.evaluate.subtitles import Subtitle, SubtitledProcessor, read_subtitles
 from distime.metrics.files import MetricError, read_json, write_json
