@@ -16,11 +16,11 @@ from distime.metrics.dense_captioning import (
     Events,
     Video,
     best_ordered_matching,
+    calls_one_by_one,
     f1,
     iou_matrix,
     localisation,
     needed_pairs,
-    published_meteor_calls,
     soda_f,
 )
 from distime.metrics.paraphrases import cut_table, word_sequences
@@ -50,7 +50,7 @@ def test_localisation_is_strict_and_pairing_is_not():
     assert video.matches[0.3][0] == [("p0", "g0"), ("p1", "g0"), ("p1", "g1")]
     assert video.matches[0.9] == ([("p1", "g1")], ["p0"])
     # 2 x 2 pairs for SODA, and 3 + 2 + 2 + 2 with the garbage for METEOR.
-    assert published_meteor_calls([video]) == 4 + 9
+    assert calls_one_by_one([video]) == 4 + 9
 
 
 def test_nothing_predicted():

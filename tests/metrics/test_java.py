@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from distime.metrics import MetricError, meteor, ptb
-from distime.metrics.java import METEOR_JAR, carried_file, java_command
+from distime.metrics.java import METEOR_JAR, PARAPHRASES, carried_file, java_command
 from distime.metrics.meteor import NONSENSE, Aligner, normalize
 
 CAPTIONS = [
@@ -18,6 +21,8 @@ CAPTIONS = [
     "a dog is barking",
     "he 's cutting a half-open 1/2 pie",
     "mañana -- día",
+    "about a hundred people applauded at all times",
+    "approximately one hundred people always applauded",
     "",
 ]
 
@@ -39,13 +44,32 @@ def test_tokens_by_hand():
 
 
 @pytest.fixture(scope="module")
-def aligner():
-    with Aligner(CAPTIONS) as running:
+def table(tmp_path_factory) -> Path:
+    """The first 400 thousand entries of METEOR's paraphrases (up to "and"): seconds to load."""
+    path = tmp_path_factory.mktemp("meteor") / "paraphrase-en.gz"
+    with (
+        gzip.open(carried_file(PARAPHRASES)) as whole,
+        gzip.open(path, "wb", compresslevel=1) as part,
+    ):
+        part.writelines(itertools.islice(whole, 3 * 400_000))
+    return path
+
+
+@pytest.fixture(scope="module")
+def aligner(table):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            meteor,
+            "carried_file",
+            lambda name: table if name == PARAPHRASES else carried_file(name),
+        )
+        running = Aligner(CAPTIONS)
+    with running:
         yield running
 
 
 @pytest.mark.java
-def test_counts_and_scores_equal_those_of_the_java_program(aligner):
+def test_counts_and_scores_equal_those_of_the_java_program(aligner, table):
     """Cutting the table, normalising beforehand and scoring in Python change nothing."""
     pairs = [(a, b) for a in CAPTIONS for b in CAPTIONS]
     ours = aligner.statistics(pairs)
@@ -57,7 +81,7 @@ def test_counts_and_scores_equal_those_of_the_java_program(aligner):
     requests.append(f"EVAL ||| {' ||| '.join(lines)}")
     done = subprocess.run(
         [*java_command("2g"), "-jar", str(carried_file(METEOR_JAR))]
-        + ["-", "-", "-stdio", "-l", "en", "-norm"],
+        + ["-", "-", "-stdio", "-l", "en", "-norm", "-a", str(table)],
         input="".join(f"{request}\n" for request in requests).encode(),
         capture_output=True,
         check=True,
@@ -66,6 +90,7 @@ def test_counts_and_scores_equal_those_of_the_java_program(aligner):
     rows = [list(map(float, line.split())) for line in answers[: len(pairs)]]
     assert expected.tolist() == rows
     assert perfect.any() and not perfect.all()
+    assert ours[:, 16:20].any()  # Some pair needed a paraphrase.
     *each, together = map(float, answers[len(pairs) :])
     assert meteor.scores(ours).tolist() == pytest.approx(each, abs=1e-12)
     assert meteor.scores(ours.sum(axis=0, keepdims=True))[0] == pytest.approx(together, abs=1e-12)

@@ -66,6 +66,23 @@ def test_more_than_ten_events_permute_the_published_soda():
     assert result.published_as_run["SODA_c_permuted"] < 60
 
 
+@pytest.mark.java
+@pytest.mark.usefixtures("no_paraphrases")
+def test_the_order_of_videos_does_not_matter():
+    annotations = {
+        "a": ([(0, 10), (20, 30)], ["cut the onion.", "fry the rice."]),
+        "b": ([(0, 10)], ["boil the water in a pot."]),
+    }
+    predictions = {
+        "b": ([(2, 12), (0, 9)], ["boil some water.", "a pot."]),
+        "a": ([(1, 9), (15, 31)], ["cut an onion.", "fry the rice in oil."]),
+    }
+    metrics = evaluate(predictions, annotations).metrics
+    assert metrics["CIDEr"] > 0 and 0 < metrics["SODA_c"] < 100
+    backwards = dict(reversed(annotations.items()))
+    assert evaluate(predictions, backwards).metrics == pytest.approx(metrics)
+
+
 @pytest.mark.parametrize(
     ("pred", "message"),
     [

@@ -27,11 +27,11 @@ from distime.metrics.dense_captioning import (
     THRESHOLDS,
     Events,
     Video,
+    calls_one_by_one,
     caption_scores,
     f1,
     localisation,
     needed_pairs,
-    published_meteor_calls,
     soda_c,
 )
 from distime.metrics.files import MetricError, expect, is_number, read_text
@@ -146,7 +146,7 @@ def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool
         ),
         **log.counts,
         "meteor_alignments": alignments,
-        "meteor_calls_of_published_scorer": published_meteor_calls(as_run_videos or videos),
+        "meteor_calls_one_by_one": calls_one_by_one(as_run_videos or videos),
     }
     return Result("anet_dvc", metrics, counts, as_run, tuple(warnings))
 

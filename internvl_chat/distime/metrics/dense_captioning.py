@@ -130,8 +130,11 @@ def soda_pairs(video: Video) -> Iterator[Pair]:
         yield video.annotated.captions[g], video.predicted.captions[p]
 
 
-def published_meteor_calls(videos: Iterable[Video]) -> int:
-    """Return how many alignments the published scorers ask for: no overlap test, no reuse."""
+def calls_one_by_one(videos: Iterable[Video]) -> int:
+    """Return how many alignments there are without reuse and the test for overlap.
+
+    So the published scorers work, one request after the other.
+    """
     calls = 0
     for video in videos:
         calls += video.ious.size

@@ -21,11 +21,11 @@ from distime.metrics.dense_captioning import (
     THRESHOLDS,
     Events,
     Video,
+    calls_one_by_one,
     caption_scores,
     f1,
     localisation,
     needed_pairs,
-    published_meteor_calls,
     soda_c,
 )
 from distime.metrics.files import MetricError, expect, interval, read_json
@@ -86,7 +86,7 @@ def evaluate(
         "reversed": sum(start > end for start, end in windows),
         **(counts or {}),
         "meteor_alignments": alignments,
-        "meteor_calls_of_published_scorer": published_meteor_calls(videos),
+        "meteor_calls_one_by_one": calls_one_by_one(videos),
     }
     return Result("youcook2_dvc", metrics, counted, as_run)
 
