@@ -56,6 +56,16 @@ def test_a_log_in_percent(write):
     assert result.metrics["CIDEr"] > 0
 
 
+@pytest.mark.java
+@pytest.mark.usefixtures("no_paraphrases")
+def test_unknown_videos_and_windows_beyond_the_end_are_counted(write):
+    log = line("v_b", ("Rain falls.", "0 - 52"), ("x.", "9 - 3")) + line("v_z", ("y.", "0 - 9"))
+    result = score("anet_dvc", write("log.txt", log), write("g.json", GT), published=True)
+    assert result.counts["unknown"] == result.counts["out_of_range"] == 1
+    assert result.counts["reversed"] == 1
+    assert result.published_as_run == {} and "KeyError" in result.warnings[0]
+
+
 def test_log_lines_are_counted(write):
     log = (
         line("v_a", ("one.", "0 - 5"))

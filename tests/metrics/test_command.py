@@ -160,7 +160,7 @@ def test_report(capsys, tmp_path, monkeypatch):
     # Nothing can be scored without the annotation, which the message names.
     assert main(["report", str(tmp_path / "results")]) == 1
     assert "charades_sta_test.json: no such file" in capsys.readouterr().err
-    score("charades", CHARADES, CHARADES_GT).write(folder / "metrics.json")
+    score("charades", CHARADES, CHARADES_GT).write(folder / "score.json")
     assert main(["report", str(tmp_path / "results"), "--output", str(tmp_path / "r.md")]) == 0
     out, err = capsys.readouterr()
     rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]

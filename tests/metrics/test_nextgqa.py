@@ -57,6 +57,12 @@ def test_by_hand(write, gt):
     assert result.published_as_run["mIoP_without_missing"] == pytest.approx(50)
 
 
+def test_unusual_spans_are_counted(write, gt):
+    rows = [row("CW_7_0", "0", [-1, -1]), row("CH_7_1", "1", [8, 3]), row("TN_7_2", "0", [5, 15])]
+    counts = score("nextgqa", write("r.json", rows), gt).counts
+    assert counts["no_answer"] == counts["reversed"] == counts["out_of_range"] == 1
+
+
 def test_missing_counts_as_a_miss(write, gt):
     rows = [row("CW_7_0", "0", [0, 10])]
     result = score("nextgqa", write("r.json", rows), gt.parent, published=True)

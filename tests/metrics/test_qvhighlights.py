@@ -52,10 +52,12 @@ def test_missing_duplicate_unknown_and_unparsable(write):
         row("Q_1", "[[0, 10], [3]]", "[[0, 10], [20, 60]]"),
         row("Q_1", "[[20, 60]]", "[[0, 10], [20, 60]]"),
         row("Q_9", "nothing", "[[0, 1]]"),
+        row("Q_8", "[[100, 151]]", "[[0, 1]]"),
     ]
     result = score("qvh", write("p.json", pred), write("g.json", GT))
     assert result.metrics["R1@0.5"] == 50  # The first answer of Q_1, nothing of Q_2.
-    assert result.counts["missing"] == 1 and result.counts["unknown"] == 1
+    assert result.counts["missing"] == 1 and result.counts["unknown"] == 2
+    assert result.counts["out_of_range"] == 1
     assert result.counts["duplicates"] == 1 and result.counts["unparsable"] == 2
 
 

@@ -3,7 +3,7 @@
   distime report internvl_chat/results
   distime report internvl_chat/results --output report.md
 
-Runs with a metrics.json newer than their predictions are not scored again.
+Runs with a score.json or metrics.json newer than their predictions are not scored again.
 """
 
 from __future__ import annotations

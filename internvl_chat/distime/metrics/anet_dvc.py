@@ -140,9 +140,14 @@ def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool
         "events": sum(len(answer.windows) for answer in log.answers.values()),
         "events_after_merging": len(windows),
         "reversed": sum(start > end for start, end in windows),
-        "beyond_duration": sum(
-            bool((video.predicted.windows > annotated.duration + 1).any(axis=1).sum())
-            for video, annotated in zip(videos, annotations.values(), strict=True)
+        "out_of_range": sum(
+            # Whole seconds may round up to one beyond the end.
+            int(
+                ((video.predicted.windows < 0) | (video.predicted.windows > last)).any(axis=1).sum()
+            )
+            for video, last in zip(
+                videos, (video.duration + 1 for video in annotations.values()), strict=True
+            )
         ),
         **log.counts,
         "meteor_alignments": alignments,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from distime.metrics.files import (
     read_text,
     write_json,
 )
-from distime.metrics.intervals import Interval
+from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.result import Result
 
 THRESHOLDS = (0.3, 0.5)
@@ -57,11 +58,12 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """One question with its annotated locations in seconds."""
+    """One question with its annotated locations; times in seconds."""
 
     key: str
     type: str
     locations: list[Interval]
+    duration: float | None = None
 
 
 def score_files(
@@ -113,8 +115,13 @@ def evaluate(
     warnings = []
     if spans is not None:
         counts["missing_spans"] = sum(question.key not in spans for question in questions)
-        counts["reversed"] = sum(
-            spans[q.key][0] > spans[q.key][1] for q in questions if q.key in spans
+        answered = [(q, spans[q.key]) for q in questions if q.key in spans]
+        counts["no_answer"] = sum(span == NO_ANSWER for _, span in answered)
+        counts["reversed"] = sum(start > end for _, (start, end) in answered)
+        counts["out_of_range"] = sum(
+            # Annotated durations are whole seconds.
+            span != NO_ANSWER and (span[0] < 0 or span[1] > (q.duration or math.inf) + 1)
+            for q, span in answered
         )
         metrics |= grounding(answers, spans, questions)
     if answers is not None:
@@ -345,6 +352,7 @@ def read_ground_truth(path: Path) -> list[Question]:
             for video, entry in value.items()
             for number, windows in entry["location"].items()
         }
+        durations = {video: entry.get("duration") for video, entry in value.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise MetricError(
             f"{path}: not a NExT-GQA annotation ({error!r}); give gsub_test.json or its folder."
@@ -358,7 +366,8 @@ def read_ground_truth(path: Path) -> list[Question]:
         key = f"{row['video_id']}_{row['qid']}"
         if key in locations:
             expect(row["type"] in GROUPS, place, f"unknown question type {row['type']!r}.")
-            questions.append(Question(key, row["type"], locations.pop(key)))
+            duration = durations[row["video_id"]]
+            questions.append(Question(key, row["type"], locations.pop(key), duration))
     expect(
         not locations,
         str(table),

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.metrics.files import MetricError, expect, interval, read_json
+from distime.metrics.files import MetricError, expect, interval, is_number, read_json
 from distime.metrics.intervals import NO_ANSWER, Interval, overlap, reaches
 from distime.metrics.result import Result
 
@@ -262,7 +262,9 @@ def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     )
     expect(isinstance(value, list), str(path), problem)
     counts: Counter[str] = Counter(
-        dict.fromkeys(("missing", "unknown", "duplicates", "unparsable", "target_differs"), 0)
+        dict.fromkeys(
+            ("missing", "unknown", "duplicates", "unparsable", "out_of_range", "target_differs"), 0
+        )
     )
     rows = []
     for number, row in enumerate(value, 1):
@@ -270,6 +272,10 @@ def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
         expect(isinstance(row, dict) and {"qid", "prediction"} <= row.keys(), place, problem)
         windows, clean = parse_windows(row["prediction"])
         counts["unparsable"] += not clean
+        duration = row["duration"] if is_number(row.get("duration")) else math.inf
+        counts["out_of_range"] += any(
+            window != NO_ANSWER and (window[0] < 0 or window[1] > duration) for window in windows
+        )
         target = row.get("target")
         if target is not None:
             target, clean = parse_windows(target)

@@ -141,7 +141,9 @@ def score(
         f"it takes {'one or two files' if entry.file_limit > 1 else 'one prediction file'}, "
         f"not {len(paths)}.",
     )
-    gt = Path(gt_path) if gt_path is not None else default_ground_truth(entry)
+    gt = default_ground_truth(entry)
+    if gt is not None and gt_path is not None:
+        gt = Path(gt_path)
     if gt is not None and gt_path is None and not gt.exists():
         if not entry.gt_optional:
             raise MetricError(

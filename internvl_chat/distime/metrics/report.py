@@ -14,8 +14,9 @@ from distime.metrics.files import MetricError, expect
 from distime.metrics.registry import BENCHMARKS, prediction_files, score
 from distime.metrics.result import Result
 
-METRICS_FILE = "metrics.json"
-"""Where a run keeps its score; it is used instead of scoring again unless it is older."""
+SCORE_FILES = ("score.json", "metrics.json")
+"""Where a run keeps its score: as evaluation writes it, and as docs/METRICS.md suggests. It is used
+instead of scoring again unless it is older than the predictions."""
 
 SHOWN: Mapping[str, tuple[str, ...]] = {
     "charades": ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU"),
@@ -110,13 +111,15 @@ def score_run(benchmark: str, predictions: Path) -> Result:
     Raises:
         MetricError: the predictions cannot be scored.
     """
-    kept = predictions.parent / METRICS_FILE
-    if kept.is_file() and kept.stat().st_mtime >= predictions.stat().st_mtime:
+    for name in SCORE_FILES:
+        kept = predictions.parent / name
+        if not kept.is_file() or kept.stat().st_mtime < predictions.stat().st_mtime:
+            continue
         try:
             result = Result.read(kept)
         except MetricError:
-            result = None  # The published scripts use the same name for other content.
-        if result is not None and result.benchmark == benchmark:
+            continue  # The published scripts write other content to metrics.json.
+        if result.benchmark == benchmark:
             return result
     return score(benchmark, predictions)
 

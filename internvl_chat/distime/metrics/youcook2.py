@@ -8,6 +8,7 @@ as in the published scorer. A video without predictions counts 0 everywhere.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from distime.metrics.dense_captioning import (
     needed_pairs,
     soda_c,
 )
-from distime.metrics.files import MetricError, expect, interval, read_json
+from distime.metrics.files import MetricError, expect, interval, is_number, read_json
 from distime.metrics.intervals import Interval
 from distime.metrics.meteor import Aligner
 from distime.metrics.result import Result
@@ -40,13 +41,18 @@ Annotations = Mapping[str, tuple[list[Interval], list[str]]]
 def score_files(pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
     """Score a YouCook2 ``results.json`` against ``val.caption_coco_format.json``."""
     predictions, duplicates = read_predictions(pred_path)
-    annotations = read_ground_truth(gt_path)
+    annotations, durations = read_ground_truth(gt_path)
     expect(
         not predictions or predictions.keys() & annotations.keys(),
         str(pred_path),
         f"none of its {len(predictions)} videos is in {gt_path}; is this another benchmark?",
     )
-    counts = {"duplicate_keys": duplicates}
+    beyond = sum(
+        start < 0 or end > durations.get(name, math.inf)
+        for name, (windows, _) in predictions.items()
+        for start, end in map(sorted, windows)
+    )
+    counts = {"out_of_range": beyond, "duplicate_keys": duplicates}
     return evaluate(predictions, annotations, published=published, counts=counts)
 
 
@@ -189,14 +195,17 @@ def read_predictions(path: Path) -> tuple[dict[str, tuple[list[Interval], list[s
     return predictions, len(repeated)
 
 
-def read_ground_truth(path: Path) -> dict[str, tuple[list[Interval], list[str]]]:
+def read_ground_truth(path: Path) -> tuple[Annotations, dict[str, float]]:
     """Read ``{"annotations": [{"image_id", "segments": [[s, e]], "pure_cap": "a. b"}]}``.
+
+    Returns:
+        The annotations, and the duration of the videos that have one, in seconds.
 
     Raises:
         MetricError: the file is not of this form, or captions and segments do not pair up.
     """
     value, _ = read_json(path, "YouCook2 annotation (val.caption_coco_format.json)")
-    annotations = {}
+    annotations, durations = {}, {}
     try:
         rows: list[Any] = value["annotations"]
         for row in rows:
@@ -209,8 +218,10 @@ def read_ground_truth(path: Path) -> dict[str, tuple[list[Interval], list[str]]]
                 f"{len(windows)} segments but {len(captions)} captions in pure_cap.",
             )
             annotations[row["image_id"]] = windows, captions
+            if is_number(row.get("duration")):
+                durations[row["image_id"]] = row["duration"]
     except (KeyError, TypeError, AttributeError) as error:
         raise MetricError(
             f"{path}: not a YouCook2 annotation ({error!r}); give val.caption_coco_format.json."
         ) from None
-    return annotations
+    return annotations, durations
