@@ -7,8 +7,9 @@ so that everything it computes can be compared.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+
+from distime.metrics.cider import ngrams
 
 # The published code adds these to numerators and denominators.
 _TINY, _SMALL = 1e-15, 1e-9
@@ -25,15 +26,18 @@ def bleu(pairs: Sequence[tuple[str, str]], unmatched: Sequence[str] = ()) -> lis
     length = reference_length = 0
     guesses, correct = [0] * 4, [0] * 4
     for hypothesis, reference in [*pairs, *((text, None) for text in unmatched)]:
-        words = hypothesis.split()
-        reference_words = reference.split() if reference is not None else []
-        length += len(words)
-        reference_length += len(reference_words) if reference is not None else 1
+        words = len(hypothesis.split())
+        length += words
+        reference_length += len(reference.split()) if reference is not None else 1
         for n in range(4):
-            guesses[n] += max(0, len(words) - n)
-            if reference_words:
-                common = _grams(words, n + 1) & _grams(reference_words, n + 1)
-                correct[n] += common.total()
+            guesses[n] += max(0, words - n)
+            if reference is not None:
+                known = ngrams(reference)[n]
+                correct[n] += sum(
+                    min(count, known[gram])
+                    for gram, count in ngrams(hypothesis)[n].items()
+                    if gram in known
+                )
     if not length and not reference_length:
         return [0.0] * 4
     product, values = 1.0, []
@@ -44,16 +48,12 @@ def bleu(pairs: Sequence[tuple[str, str]], unmatched: Sequence[str] = ()) -> lis
     return [value * math.exp(1 - 1 / ratio) for value in values] if ratio < 1 else values
 
 
-def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-
-
 def rouge_l(hypothesis: str, reference: str) -> float:
     """Return ROUGE-L of a pair in [0, 1]: F-measure of the longest common subsequence."""
     words, reference_words = hypothesis.split(" "), reference.split(" ")
-    common = _longest_common_subsequence(words, reference_words)
-    if not common:
+    if not set(words) & set(reference_words):
         return 0.0
+    common = _longest_common_subsequence(words, reference_words)
     precision, recall = common / len(words), common / len(reference_words)
     return (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
 

@@ -18,7 +18,8 @@ SIGMA = 6.0
 
 
 @lru_cache(maxsize=1 << 16)
-def _ngrams(caption: str) -> tuple[dict[tuple[str, ...], int], ...]:
+def ngrams(caption: str) -> tuple[dict[tuple[str, ...], int], ...]:
+    """Return how often each n-gram occurs in a tokenised caption, for n = 1..4."""
     # split() without an argument: a no-break space inside a PTB token separates words here.
     words = caption.split()
     return tuple(
@@ -44,7 +45,7 @@ def cider(pairs: Sequence[tuple[str, str]], unmatched: int = 0) -> float:
     penalties = [_length_penalty(*pair) for pair in pairs]
     score = 0.0
     for n in range(len(NGRAMS)):
-        grams = [(_ngrams(hypothesis)[n], _ngrams(reference)[n]) for hypothesis, reference in pairs]
+        grams = [(ngrams(hypothesis)[n], ngrams(reference)[n]) for hypothesis, reference in pairs]
         common = [[gram for gram in hyp if gram in ref] for hyp, ref in grams]
         if not any(common):
             continue
