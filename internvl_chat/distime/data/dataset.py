@@ -64,7 +64,7 @@ class DataSettings:
         dynamic_image_size: cut still images into tiles, as the processor's settings say.
         cache_samples: keep every prepared group in memory, with the frames first drawn for it
             (small data sets, many epochs).
-        seed: of every random choice.
+        sampling_seed: of every random choice that preparing a sample takes.
     """
 
     min_num_frame: int = 16
@@ -75,7 +75,7 @@ class DataSettings:
     max_items_per_group: int = 64
     dynamic_image_size: bool = True
     cache_samples: bool = False
-    seed: int = 42
+    sampling_seed: int = 42
 
     def __post_init__(self):
         if not 1 <= self.min_num_frame <= self.max_num_frame:
@@ -145,6 +145,7 @@ class TrainingData(Dataset):
             for items in self._grouped(source, index)
         ]
         self._cache: dict[int, SampleGroup] = {}
+        self._media_cache: dict[tuple, tuple] = {}
         if not self.groups:
             raise DataError(f"{meta_path}: no items; is every annotation file empty?")
         num_items = sum(len(items) for _, items in self.groups)
@@ -220,7 +221,7 @@ class TrainingData(Dataset):
         """
         if index in self._cache:
             return self._cache[index]
-        rng = random.Random(f"{self.settings.seed} {epoch} {index}")
+        rng = random.Random(f"{self.settings.sampling_seed} {epoch} {index}")
         items = self.items_of(index)
         place = items[0].place
         try:
@@ -234,7 +235,7 @@ class TrainingData(Dataset):
         return group
 
     def _prepare(self, items: list[Item], source: DataSource, rng: random.Random) -> SampleGroup:
-        media, pixels, times, duration = self._load_media(items[0], source, rng)
+        media, pixels, times, duration = self._media(items[0], source, rng)
         prefix, encoded = self._encode(items, media)
         targets, num_clamped = [], 0
         for item, one in zip(items, encoded, strict=True):
@@ -254,6 +255,17 @@ class TrainingData(Dataset):
             return [], [encode_conversation(tokenizer, template, turns, media, max_length=limit)]
         conversations = [item.turns for item in items]
         return encode_items(tokenizer, template, media, conversations, max_length=limit)
+
+    def _media(
+        self, item: Item, source: DataSource, rng: random.Random
+    ) -> tuple[Media, Tensor, Tensor, float]:
+        """Load an item's media, or find them in memory; see `DataSettings.cache_samples`."""
+        if not self.settings.cache_samples:
+            return self._load_media(item, source, rng)
+        key = (item.video, item.images)
+        if key not in self._media_cache:
+            self._media_cache[key] = self._load_media(item, source, rng)
+        return self._media_cache[key]
 
     def _load_media(
         self, item: Item, source: DataSource, rng: random.Random
@@ -294,7 +306,7 @@ class TrainingData(Dataset):
         """
         index, epoch = key
         problems: list[str] = []
-        choose = random.Random(f"{self.settings.seed} {epoch} {index} substitute")
+        choose = random.Random(f"{self.settings.sampling_seed} {epoch} {index} substitute")
         for _ in range(_SUBSTITUTES_TRIED):
             try:
                 group = self.prepare(index, epoch)

@@ -1,0 +1,155 @@
+"""Training items about synthetic videos, as ordinary annotation files: the quickstart's lessons.
+
+Three stages, each a meta file: what single frames show; what is where, when, and whether at all;
+and when something happens. Grounding alone is not learned from a few hundred videos; grounding
+after "what is at this time?" and "does it appear?" is.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from distime.data.synthetic import COLORS, SHAPES, Event, SyntheticVideo, render
+from distime.processing.prompt import moment_retrieval_question
+from distime.processing.sampling import train_frame_indices
+
+STAGES = ("look", "relate", "ground")
+_FRAMES_PER_VIDEO = 6
+_FRAMES_SHOWN = 16
+_TIMES_PER_VIDEO = 10
+_EXISTENCE_PER_VIDEO = 6
+_GROUNDINGS_PER_VIDEO = 2
+_NOTHING = "nothing."
+
+
+def _conversation(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def _name(event: Event) -> str:
+    return f"{event.color} {event.shape}"
+
+
+def _visible_at(spec: SyntheticVideo, time: float) -> str:
+    """What the answer to "what is visible at `time` (seconds)?" is."""
+    for event in spec.events:
+        if event.start <= time < event.end:
+            return f"{_name(event)}."
+    return _NOTHING
+
+
+def frame_items(spec: SyntheticVideo, folder: Path, rng: random.Random) -> list[dict]:
+    """Captions of single frames; writes the frames into `folder` as images."""
+    frames = render(spec)
+    # Half of the frames from events, so that "nothing" is not the usual answer.
+    busy = [round((event.start + event.end) / 2 * spec.fps) for event in spec.events]
+    busy += [round(rng.uniform(e.start, e.end - 1 / spec.fps) * spec.fps) for e in spec.events]
+    numbers = rng.sample(busy, min(len(busy), _FRAMES_PER_VIDEO // 2))
+    numbers += rng.sample(range(len(frames)), _FRAMES_PER_VIDEO - len(numbers))
+    items = []
+    for number in numbers:
+        name = f"{spec.name}_{number:04d}.png"
+        if not (folder / name).exists():
+            Image.fromarray(np.ascontiguousarray(frames[number])).save(folder / name)
+        answer = _visible_at(spec, number / spec.fps)
+        items.append(
+            {
+                "image": name,
+                "conversations": _conversation("<image>\nWhat is visible in the image?", answer),
+            }
+        )
+    return items
+
+
+def relation_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
+    """What is at a time, whether something appears, and two groundings."""
+    items = []
+    # Asked at times that the model has frames for: there is then one frame that answers.
+    shown = train_frame_indices(spec.num_frames, _FRAMES_SHOWN)
+    for number in rng.sample(shown, _TIMES_PER_VIDEO):
+        time = round(number / spec.fps, 2)
+        question = "<video>\nWhat is visible at <TIME_STAMP>?"
+        conversation = _conversation(question, _visible_at(spec, time))
+        items.append({"video": spec.file_name, "tgt": [time, time], "conversations": conversation})
+    present = [_name(event) for event in spec.events]
+    everything = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+    absent = [name for name in everything if name not in present]
+    for number in range(_EXISTENCE_PER_VIDEO):
+        appears = number % 2 == 0
+        name = rng.choice(present if appears else absent)
+        question = f"<video>\nDoes the {name} appear?"
+        conversation = _conversation(question, "yes." if appears else "no.")
+        items.append({"video": spec.file_name, "conversations": conversation})
+    events = rng.sample(spec.events, min(len(spec.events), _GROUNDINGS_PER_VIDEO))
+    items += [_grounding(spec, event) for event in events]
+    rng.shuffle(items)  # a group of any size then holds some of each kind
+    return items
+
+
+def grounding_items(spec: SyntheticVideo) -> list[dict]:
+    """One grounding for each event."""
+    return [_grounding(spec, event) for event in spec.events]
+
+
+def _grounding(spec: SyntheticVideo, event: Event) -> dict:
+    question = "<video>\n" + moment_retrieval_question(event.query)
+    return {
+        "video": spec.file_name,
+        "tgt": [event.start, event.end],
+        "conversations": _conversation(question, "The event is depicted at <TIME_STAMP>."),
+    }
+
+
+def write_curriculum(
+    specs: Sequence[SyntheticVideo], videos: Path, out: Path, seed: int
+) -> dict[str, Path]:
+    """Write the three stages' annotation and meta files; return the meta file of each.
+
+    Args:
+        specs: the training videos.
+        videos: folder with their files.
+        out: folder for annotations and still frames.
+        seed: of the choice of frames, times and questions.
+    """
+    frames = out / "frames"
+    frames.mkdir(parents=True, exist_ok=True)
+    items: dict[str, list[dict]] = {stage: [] for stage in STAGES}
+    for spec in specs:
+        rng = random.Random(f"{seed} {spec.name}")
+        items["look"] += frame_items(spec, frames, rng)
+        items["relate"] += relation_items(spec, rng)
+        items["ground"] += grounding_items(spec)
+    metas = {}
+    for stage, lines in items.items():
+        annotation = out / f"{stage}.jsonl"
+        annotation.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        root = frames if stage == "look" else videos
+        meta = {
+            f"synthetic {stage}": {
+                "root": str(root.resolve()),
+                "annotation": annotation.name,
+                "repeat_time": 1,
+                "length": len(lines),
+                "data_augment": False,
+            }
+        }
+        metas[stage] = out / f"{stage}.json"
+        metas[stage].write_text(json.dumps(meta, indent=2) + "\n")
+    return metas
+
+
+def words() -> list[str]:
+    """Every text of the curriculum, for a tokenizer that knows just these words."""
+    names = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+    return [
+        *names,
+        moment_retrieval_question("the red square is visible."),
+        "What is visible in the image? What is visible at? nothing. Does the appear? yes. no.",
+        "The event is depicted at.",
+    ]
