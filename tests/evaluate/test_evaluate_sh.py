@@ -119,6 +119,24 @@ def test_failures_reach_the_exit_code(tmp_path):
     assert "--checkpoint" in missing.stderr and "Traceback" not in missing.stderr
 
 
+def test_the_package_need_not_be_installed(tmp_path):
+    """Without the site's start-up files, an editable installation is not seen."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
+    alone = subprocess.run(
+        [python, "-c", "import distime"], env=one_thread(PYTHONPATH=packages), cwd=tmp_path
+    )
+    if alone.returncode == 0:
+        pytest.skip("distime is installed as a copy, which is always seen")
+    done = evaluate_sh(
+        "c", "charades", "--help", PYTHON=str(python), PYTHONPATH=packages, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-batch-tokens" in done.stdout
+
+
 def test_help_says_how(recorder):
     done = evaluate_sh("--help", PYTHON=sys.executable)
     assert done.returncode == 0

@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 COMMANDS = {
@@ -34,6 +34,13 @@ COMMANDS = {
 }
 
 
+def _version() -> str:
+    try:
+        return f"distime {version('distime')}"
+    except PackageNotFoundError:  # a checkout on PYTHONPATH, as evaluate.sh runs it
+        return "distime, not installed"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``distime COMMAND ...`` and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -46,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"distime {version('distime')}")
+    parser.add_argument("--version", action="version", version=_version())
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     # Only the chosen command is imported, so that `distime score` never waits for torch.
     command = parser.parse_args(argv[:1]).command
