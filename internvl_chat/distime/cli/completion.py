@@ -60,7 +60,7 @@ def script(shell: str) -> str:
         names = [name for action in group for name in action.option_strings]
         options.append(_case(command, names))
         choices += [
-            _case(f"{command} {name}", map(str, action.choices), " return")
+            _case(f"{command} {name}", map(str, action.choices), "; return")
             for action in group
             for name in action.option_strings
             if action.choices
@@ -75,7 +75,7 @@ def script(shell: str) -> str:
 
 def _case(pattern: str, words: list[str], end: str = "") -> str:
     quoted = shlex.quote(" ".join(words))
-    reply = f'COMPREPLY=($(compgen -W {quoted} -- "$current"));'
+    reply = f'COMPREPLY=($(compgen -W {quoted} -- "$current"))'
     return f"        {shlex.quote(pattern)}) {reply}{end};;"
 
 

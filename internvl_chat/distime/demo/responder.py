@@ -1,0 +1,228 @@
+"""What the page does with a request, apart from the page: checks, the answer, and its HTML.
+
+Nothing here needs gradio.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distime.processing.answers import Answer, Event
+from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.tokenizer import TIME_STAMP
+from distime.processing.video import open_video
+from distime.timeline import timeline_svg
+
+if TYPE_CHECKING:
+    from distime.api import DisTime
+
+logger = logging.getLogger(__name__)
+
+FIND, LIST, ASK = "When does it happen?", "What happens when?", "Ask anything"
+MODES = (FIND, LIST, ASK)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif")
+
+_MAX_QUESTION = 2000  # characters
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+
+
+class DemoError(ValueError):
+    """A request that cannot be served; the message is for the person who made it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost.
+
+    Attributes:
+        megabytes: of an uploaded file.
+        seconds: of a video.
+        new_tokens: of an answer.
+    """
+
+    megabytes: int = 200
+    seconds: float = 3600
+    new_tokens: int = 1000
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the page shows.
+
+    Attributes:
+        answer: HTML, the words with their times.
+        timeline: HTML, the events below the player.
+        chapters: HTML, the events as a list; empty unless the whole video was described.
+        prompt: the text that the model was shown.
+        details: HTML, how long it took and on what.
+    """
+
+    answer: str
+    timeline: str
+    chapters: str
+    prompt: str
+    details: str
+
+
+class Responder:
+    """Answers requests about the videos in some folders, and about no other file.
+
+    Args:
+        model: answers; one request at a time.
+        folders: where uploads and examples lie.
+        limits: of a request.
+    """
+
+    def __init__(self, model: DisTime, folders: Sequence[Path], limits: Limits | None = None):
+        self.model = model
+        self.folders = [Path(folder).resolve() for folder in folders]
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+
+    def __call__(self, video: str | None, mode: str, question: str | None) -> Reply:
+        """Answer a request.
+
+        Args:
+            video: path of the upload or example.
+            mode: one of `MODES`.
+            question: what to look for or to ask; not needed for `LIST`.
+
+        Raises:
+            DemoError: the request cannot be served; nothing in the message tells where files lie.
+        """
+        words = self._check_question(mode, question)
+        path = self._check_video(video)
+        asked = {FIND: moment_retrieval_question(words), LIST: ANET_CAPTIONING, ASK: words}[mode]
+        try:
+            begun = time.perf_counter()
+            with open_video(path) as reader:
+                if reader.duration > self.limits.seconds:
+                    raise DemoError(
+                        f"This video lasts {reader.duration:.0f} s; at most "
+                        f"{self.limits.seconds:.0f} s are taken here."
+                    )
+            sample = self.model.processor.load_video(path)
+            read = time.perf_counter()
+            with self._lock:
+                started = time.perf_counter()
+                options = {"max_new_tokens": self.limits.new_tokens}
+                answer = self.model.ask(sample, [asked], **options)[0]
+            done = time.perf_counter()
+            prompt = self.model.prompt(sample, asked)
+        except DemoError:
+            raise
+        except ValueError as error:
+            if not type(error).__module__.startswith("distime."):
+                raise
+            # The package names files by their path, which is nobody's business.
+            raise DemoError(str(error).replace(str(path), path.name)) from error
+        device = self.model.model.device
+        facts = {
+            "video": f"{len(sample.times)} frames of {sample.duration:.1f} s, "
+            f"read in {read - begun:.2f} s",
+            "waited": f"{started - read:.2f} s for other requests",
+            "answered": f"in {done - started:.2f} s on {device}",
+            "answer": answer.text,
+        }
+        return Reply(
+            answer=answer_html(answer),
+            timeline=timeline_html(answer.events, answer.duration),
+            chapters=chapters_html(answer.events) if mode == LIST else "",
+            prompt=prompt,
+            details=details_html(facts),
+        )
+
+    def _check_question(self, mode: str, question: str | None) -> str:
+        if mode not in MODES:
+            raise DemoError("Choose what to ask for.")
+        words = (question or "").strip()
+        if not words and mode != LIST:
+            raise DemoError("Write what to look for." if mode == FIND else "Write a question.")
+        if len(words) > _MAX_QUESTION:
+            raise DemoError(f"The question is longer than {_MAX_QUESTION} characters.")
+        return words
+
+    def _check_video(self, video: str | None) -> Path:
+        if not video:
+            raise DemoError("Choose a video first.")
+        path = Path(video).resolve()
+        if not any(folder in path.parents for folder in self.folders) or not path.is_file():
+            logger.warning("refused a request for %s", path)
+            raise DemoError("This video is not here (any more); upload it again.")
+        if path.stat().st_size > self.limits.megabytes * 1e6:
+            raise DemoError(f"At most {self.limits.megabytes} MB are taken here.")
+        if path.suffix.lower() not in VIDEO_SUFFIXES or not looks_like_video(path):
+            raise DemoError(f"This is no video of a known type ({', '.join(VIDEO_SUFFIXES)}).")
+        return path
+
+
+def looks_like_video(path: Path) -> bool:
+    """Tell whether a file begins as mp4, mov, webm, mkv, avi or gif do.
+
+    FFmpeg goes by what a file says, not by its name, and a playlist (HLS, concat) may say to read
+    other files of the machine. Such files never begin like these.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    return (
+        head[4:8] in _MP4_BOXES
+        or head.startswith((b"\x1a\x45\xdf\xa3", b"GIF8"))
+        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+    )
+
+
+# ------------------------------------------------------------------------------------------ HTML
+
+
+def answer_html(answer: Answer) -> str:
+    """The words, each time a button that seeks the player."""
+    pieces = answer.text.split(TIME_STAMP)
+    times = [_seek(event, f"{event.start:.1f} – {event.end:.1f} s") for event in answer.events]
+    times += [""] * len(pieces)
+    words = "".join(escape(piece) + time for piece, time in zip(pieces, times, strict=False))
+    return f'<p class="distime-answer">{words or "(no words)"}</p>'
+
+
+def timeline_html(events: Sequence[Event], duration: float) -> str:
+    """The events over time, with room for the moment that the player is at."""
+    if not events:
+        return '<p class="distime-none">The answer names no time.</p>'
+    playhead = f'<div class="distime-playhead" data-duration="{duration:.3f}"></div>'
+    return f'<div class="distime-stage">{timeline_svg(events, duration)}{playhead}</div>'
+
+
+def chapters_html(events: Sequence[Event]) -> str:
+    """The events as chapters, in the order of their starts."""
+    if not events:
+        return ""
+    rows = [
+        _seek(event, f"{_minutes(event.start)}  {event.text or '…'}")
+        for event in sorted(events, key=lambda event: event.start)
+    ]
+    items = "".join(f"<li>{row}</li>" for row in rows)
+    return f'<ol class="distime-chapters">{items}</ol>'
+
+
+def details_html(facts: dict[str, str]) -> str:
+    """Names and values as a table."""
+    rows = (f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
+    return f'<table class="distime-details">{"".join(rows)}</table>'
+
+
+def _seek(event: Event, words: str) -> str:
+    return (
+        f'<button type="button" data-start="{event.start:.3f}" data-end="{event.end:.3f}">'
+        f"{escape(words)}</button>"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"
