@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 START, END, INTERVAL = "#0072b2", "#d55e00", "#6a4c93"
 
 _WIDTH, _MARGIN = 1000, 12
-_ROW, _CURVE, _BAR = 62, 30, 10  # of an event: its height, its curves' and its bar's
-_AXIS = 26
+_ROW, _CURVE, _BAR = 74, 34, 11  # of an event: its height, its curves' and its bar's
+_AXIS = 30
 
 
 def timeline_svg(events: Sequence[Event], duration: float) -> str:
@@ -48,7 +48,7 @@ def timeline_svg(events: Sequence[Event], duration: float) -> str:
     height = _ROW * len(events) + _AXIS
     parts = [
         f'<svg class="distime-timeline" viewBox="0 0 {_WIDTH} {height}" width="100%" role="img" '
-        'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="14" '
+        'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="18" '
         f'fill="currentColor"><title>{len(events)} events in {duration:.1f} s</title>'
     ]
     for row, event in enumerate(events):
@@ -71,7 +71,7 @@ def _row(event: Event, top: float, x, duration: float) -> str:
         f'<g class="event" data-start="{event.start:.3f}" data-end="{event.end:.3f}">'
         f"<title>{escape(words)}</title>"
         f'<rect x="0" y="{top}" width="{_WIDTH}" height="{_ROW}" fill="transparent"/>'
-        f'<text x="{x(high if right else low)}" y="{top + 13}"'
+        f'<text x="{x(high if right else low)}" y="{top + 17}"'
         f' text-anchor="{"end" if right else "start"}">{escape(words)}</text>'
     ]
     if event.distribution is not None:
@@ -102,7 +102,7 @@ def _axis(top: float, x, duration: float) -> str:
         second = number * step
         parts.append(
             f'<path d="M{x(second)} {top}v4" stroke="currentColor" stroke-opacity="0.5"/>'
-            f'<text x="{x(second)}" y="{top + 18}" font-size="12" text-anchor="middle">'
+            f'<text x="{x(second)}" y="{top + 20}" font-size="15" text-anchor="middle">'
             f"{second:g}{' s' if number == 0 else ''}</text>"
         )
     return "".join(parts)

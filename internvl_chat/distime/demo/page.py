@@ -114,15 +114,16 @@ def build_page(responder: Responder, examples: Sequence[Sequence[str]] = ()) -> 
     limits = responder.limits
     # Uploads are deleted an hour after they came.
     with gr.Blocks(title="DisTime", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        kinds = ", ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
         gr.Markdown(
             "# DisTime\nVideo language models that say *when*. Choose a video, ask, and click a "
-            "time to see it."
+            f"time to see it. Videos of at most {limits.megabytes} MB and "
+            f"{limits.seconds / 60:.0f} minutes ({kinds}); they are deleted after an hour."
         )
         with gr.Row():
             with gr.Column(scale=3):
                 video = gr.Video(
-                    label=f"Video, at most {limits.megabytes} MB and {limits.seconds:.0f} s "
-                    f"({', '.join(suffix[1:] for suffix in VIDEO_SUFFIXES)})",
+                    label="Video",
                     sources=["upload"],
                     include_audio=True,
                     elem_id="distime-video",
@@ -167,10 +168,9 @@ def write_examples(folder: Path, count: int = 3) -> list[tuple[str, str, str]]:
     rows = []
     for seed in range(count):
         video = make_video(seed)
-        path = str(write_video(video, folder))
-        event = video.events[seed % len(video.events)]
-        rows.append([(FIND, event.query), (LIST, ""), (ASK, f"When is {event.query}")][seed % 3])
-        rows[-1] = (path, *rows[-1])
+        query = video.events[0].query
+        kinds = ((FIND, query), (LIST, ""), (ASK, "What happens in this video, and when?"))
+        rows.append((str(write_video(video, folder)), *kinds[seed % 3]))
     return rows
 
 

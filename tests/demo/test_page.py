@@ -1,0 +1,301 @@
+"""The page, served and used in a headless browser. Skipped where gradio or a browser is missing.
+
+Screenshots are kept in the folder that DISTIME_ARTEFACTS names, else in pytest's temporary one.
+"""
+
+import json
+import os
+import shutil
+import threading
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+
+from answering import QUERIES
+from distime.demo.responder import ASK, FIND, LIST, DemoError, Limits
+from distime.processing.prompt import ANET_CAPTIONING
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed (requirements-demo.txt)")
+from distime.demo.page import serving  # noqa: E402
+
+pytestmark = pytest.mark.slow
+LIMITS = Limits(megabytes=2, seconds=60, new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def address(model):
+    with serving(model, limits=LIMITS) as url:
+        yield url.rstrip("/")
+
+
+# --------------------------------------------------------------------------------- plain requests
+
+
+def post(url, body, headers):
+    request = urllib.request.Request(url, body, headers)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.loads(response.read())
+
+
+def upload(address, name, content):
+    """Upload as the page does; return the path that the server gives the file."""
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+    body = head.encode() + b"\r\n" + content + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return post(f"{address}/gradio_api/upload", body, headers)[0]
+
+
+def ask(address, path, mode=FIND, question=QUERIES[0]):
+    """Ask as a program would; return ("complete" or "error", data)."""
+    video = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [video, mode, question]}).encode()
+    headers = {"Content-Type": "application/json"}
+    event = post(f"{address}/gradio_api/call/ask", body, headers)["event_id"]
+    with urllib.request.urlopen(f"{address}/gradio_api/call/ask/{event}", timeout=60) as response:
+        lines = [line for line in response.read().decode().splitlines() if ":" in line]
+    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
+
+
+def test_a_program_can_upload_and_ask(address, uploads, model):
+    path = upload(address, "my video.mp4", uploads[0].read_bytes())
+    state, (answer, timeline, *_) = ask(address, path)
+    assert state == "complete"
+    events = model.ground(uploads[0], QUERIES[0], max_new_tokens=12)
+    assert f'data-start="{events[0].start:.3f}"' in answer
+    assert timeline.count("data-start") == len(events)
+
+
+def test_a_request_cannot_read_other_files(address, uploads, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a secret")
+    for path in (secret, uploads[0], "/etc/passwd"):
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(f"{address}/gradio_api/file={path}", timeout=60)
+        assert raised.value.code in (403, 404)
+        assert ask(address, str(path))[0] == "error"
+    playlist = upload(address, "a.mp4", f"#EXTM3U\n#EXTINF:9,\nfile:{uploads[0]}\n".encode())
+    assert ask(address, playlist)[0] == "error"
+    # The other way to name a file: an address that the server would fetch for us.
+    reached = threading.Event()
+    with LocalServer(reached) as url:
+        assert ask(address, f"{url}/a.mp4")[0] == "error"
+    assert not reached.is_set()
+
+
+class LocalServer:
+    """An HTTP server of this machine that notices when it is asked for something."""
+
+    def __init__(self, reached):
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                reached.set()
+                self.send_error(404)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_large_uploads_are_refused(address):
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        upload(address, "large.mp4", bytes(3_000_000))
+    assert raised.value.code == 413
+
+
+def test_a_taken_port_is_reported_and_nothing_is_left(address, model):
+    before = dict(os.environ)
+    with (
+        pytest.raises(DemoError, match="cannot listen on 127.0.0.1, port"),
+        serving(model, port=int(address.rsplit(":", 1)[1]), num_examples=0),
+    ):
+        pass
+    assert dict(os.environ) == before
+
+
+# -------------------------------------------------------------------------------------- a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no headless browser: install Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1280,1200")
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory):
+    named = os.environ.get("DISTIME_ARTEFACTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("artefacts")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Page:
+    """The page in a browser, by what a person does there."""
+
+    def __init__(self, browser, address):
+        self.browser = browser
+        browser.get(address)
+        self.wait(lambda: self.all("#distime-ask"))
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def one(self, selector):
+        return self.wait(lambda: next(iter(self.all(selector)), None))
+
+    def wait(self, condition, seconds=30):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.browser, seconds, 0.1).until(lambda _: condition())
+
+    def upload(self, path):
+        self.one("#distime-video input[type=file]").send_keys(str(path))
+
+    def choose(self, mode):
+        labels = self.all("#distime-mode label")
+        next(label for label in labels if mode in label.text).click()
+
+    def write(self, words):
+        box = self.one("#distime-question textarea, #distime-question input")
+        box.clear()
+        box.send_keys(words)
+
+    def ask(self):
+        self.one("#distime-ask").click()
+
+    def seconds(self):
+        return self.video("currentTime")
+
+    def video(self, name):
+        script = f"const v = document.querySelector('#distime-video video'); return v && v.{name}"
+        return self.browser.execute_script(script)
+
+    def is_at(self, start):
+        # It plays on from there.
+        return self.wait(lambda: -0.1 < self.seconds() - start < 3)
+
+    def message(self):
+        return self.wait(lambda: " ".join(e.text for e in self.all("[data-testid=toast-body]")))
+
+
+def test_upload_ask_see_events_click_to_seek(browser, address, uploads, model, artefacts):
+    page = Page(browser, address)
+    page.upload(uploads[0])
+    page.wait(lambda: page.video("readyState"))
+    page.write(QUERIES[0])
+    page.ask()
+    events = model.ground(uploads[0], QUERIES[0], max_new_tokens=12)
+    page.wait(lambda: len(page.all("#distime-timeline g.event")) == len(events))
+    assert len(page.all("#distime-timeline polyline")) == 2 * len(events)
+
+    rows = page.all("#distime-timeline g.event")
+    for row, event in zip(rows, events, strict=True):
+        row.click()
+        page.is_at(event.start)
+    playhead = page.one(".distime-playhead")
+    expected = (1.2 + 97.6 * page.seconds() / events.duration) / 100
+    place = playhead.location["x"] - page.one(".distime-stage").location["x"]
+    assert place / page.one(".distime-stage").size["width"] == pytest.approx(expected, abs=0.06)
+
+    page.all("#distime-answer button")[0].click()
+    page.is_at(events[0].start)
+    browser.save_screenshot(str(artefacts / "demo_ground.png"))
+
+
+def test_descriptions_are_chapters(browser, address, uploads, model, artefacts):
+    page = Page(browser, address)
+    page.upload(uploads[1])
+    page.wait(lambda: page.video("readyState"))
+    page.choose(LIST)
+    page.ask()
+    events = sorted(model.caption(uploads[1], max_new_tokens=12), key=lambda e: e.start)
+    page.wait(lambda: len(page.all("#distime-chapters button")) == len(events))
+    chapter = page.all("#distime-chapters button")[-1]
+    chapter.click()
+    page.is_at(events[-1].start)
+    if events[-1].end - events[-1].start > 1:
+        page.wait(lambda: "now" in chapter.get_attribute("class"))
+
+    page.one("#distime-how button").click()
+    page.wait(lambda: "on cpu" in page.one("#distime-details").text)
+    prompt = page.one("#distime-prompt textarea").get_attribute("value")
+    assert prompt == model.prompt(uploads[1], ANET_CAPTIONING)
+    browser.save_screenshot(str(artefacts / "demo_caption.png"))
+
+
+def test_an_example_can_be_asked_as_it_stands(browser, address, artefacts):
+    page = Page(browser, address)
+    row = page.one("table tbody tr")
+    browser.execute_script("arguments[0].click()", row)
+    page.wait(lambda: page.video("readyState"))
+    page.ask()
+    page.wait(lambda: page.all("#distime-answer .distime-answer"))
+    browser.save_screenshot(str(artefacts / "demo_example.png"))
+
+
+def test_a_new_video_clears_the_answer(browser, address, uploads):
+    page = Page(browser, address)
+    page.upload(uploads[0])
+    page.wait(lambda: page.video("readyState"))
+    page.write(QUERIES[0])
+    page.ask()
+    page.wait(lambda: page.all("#distime-answer .distime-answer"))
+    browser.execute_script("arguments[0].click()", page.one("table tbody tr"))
+    page.wait(lambda: not page.all("#distime-answer .distime-answer"))
+    page.wait(lambda: not page.all("#distime-timeline svg"))
+
+
+def test_mistakes_are_messages(browser, address, uploads, tmp_path, artefacts):
+    page = Page(browser, address)
+    page.ask()
+    assert "Write what to look for." in page.message()
+    page = Page(browser, address)
+    page.choose(ASK)
+    page.write("what?")
+    page.ask()
+    assert "Choose a video first." in page.message()
+    browser.save_screenshot(str(artefacts / "demo_error.png"))
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video at all")
+    page = Page(browser, address)
+    page.upload(broken)
+    page.write(QUERIES[0])
+    page.wait(lambda: page.all("#distime-video video"))
+    page.ask()
+    assert "This is no video of a known type" in page.message()
+
+
+def test_nothing_is_fetched_from_elsewhere(browser, address):
+    Page(browser, address)
+    script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    names = browser.execute_script(script)
+    assert names
+    assert not [n for n in names if not n.startswith((address, "data:", "blob:"))]
