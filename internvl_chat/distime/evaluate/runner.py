@@ -200,6 +200,8 @@ def finish(
             f"{len(failures)} of {len(tasks)} videos failed, more than --max-failures "
             f"{settings.max_failures}; run again to try them again"
         )
+    if settings.score and settings.limit:
+        logger.warning("--limit %d: the metric counts all other queries as misses", settings.limit)
     if settings.score:
         try:
             score = metrics.score(settings.benchmark, path, settings.ground_truth)
