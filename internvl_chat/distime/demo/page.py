@@ -156,6 +156,7 @@ def build_page(responder: Responder, examples: Sequence[Sequence[str]] = ()) -> 
             outputs,
             api_name="ask",
             concurrency_limit=1,
+            show_progress_on=answer,
         )
         # An answer belongs to the video it was given about.
         video.change(lambda: [""] * len(outputs), None, outputs, api_visibility="private")
