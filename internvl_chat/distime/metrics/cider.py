@@ -48,23 +48,19 @@ def cider(pairs: Sequence[tuple[str, str]], unmatched: int = 0) -> float:
         grams = [(ngrams(hypothesis)[n], ngrams(reference)[n]) for hypothesis, reference in pairs]
         common = [[gram for gram in hyp if gram in ref] for hyp, ref in grams]
         if not any(common):
-            continue
-        documents = Counter(gram for _, reference in grams for gram in reference)
+            break  # What shares no n-gram shares no longer one.
+        documents = Counter([gram for _, reference in grams for gram in reference])
         idf = {gram: log_total - math.log(count) for gram, count in documents.items()}
         for (hyp, ref), shared, penalty in zip(grams, common, penalties, strict=True):
             if not shared:
                 continue
-            hyp_weights = {gram: count * idf.get(gram, log_total) for gram, count in hyp.items()}
-            ref_weights = {gram: count * idf[gram] for gram, count in ref.items()}
-            norm = _norm(hyp_weights) * _norm(ref_weights)
+            hyp_square = sum([(c * idf.get(gram, log_total)) ** 2 for gram, c in hyp.items()])
+            ref_square = sum([(c * idf[gram]) ** 2 for gram, c in ref.items()])
+            norm = math.sqrt(hyp_square * ref_square)
             if norm > 0.0:
-                product = [min(hyp_weights[g], ref_weights[g]) * ref_weights[g] for g in shared]
-                score += sum(product) / norm * penalty
+                product = sum([min(hyp[g], ref[g]) * ref[g] * idf[g] ** 2 for g in shared])
+                score += product / norm * penalty
     return 10 * score / len(NGRAMS) / total
-
-
-def _norm(weights: dict[tuple[str, ...], float]) -> float:
-    return math.sqrt(sum([weight * weight for weight in weights.values()]))
 
 
 def _length_penalty(hypothesis: str, reference: str) -> float:

@@ -96,7 +96,7 @@ class Aligner:
     def __init__(self, captions: Iterable[str]) -> None:
         self._normal = normalize({NONSENSE, *captions})
         self._row: dict[Pair, int] = {}
-        self._rows: list[list[float]] = []
+        self._counts = np.zeros((0, FIELDS))
         self._lengths: dict[str, tuple[float, float]] = {}
         table = carried_file(PARAPHRASES)
         command = [*java_command(_MEMORY), "-jar", str(carried_file(METEOR_JAR))]
@@ -146,7 +146,7 @@ class Aligner:
     def alignments(self) -> int:
         """Number of pairs that Java has aligned."""
         self._wait()
-        return len(self._rows)
+        return len(self._counts)
 
     def request(self, pairs: Iterable[Pair]) -> None:
         """Begin to align every pair that is not yet known, and return at once.
@@ -183,28 +183,28 @@ class Aligner:
                 self._process.stdin.flush()
 
     def _read(self, pairs: Sequence[Pair]) -> None:
+        lines = []
         try:
             for pair in pairs:
-                self._remember(pair, self._process.stdout.readline())
+                line = self._process.stdout.readline()
+                if not _COUNTS.fullmatch(line):
+                    raise MetricError(self._complaint(pair, line))
+                lines.append(line)
         except BaseException:
             self._kill()  # Which also frees a writer that waits for room in the pipe.
             raise
-
-    def _remember(self, pair: Pair, line: bytes) -> None:
-        try:
-            row = [float(field) for field in line.split()]
-        except ValueError:
-            row = []
-        if len(row) != FIELDS:
-            raise MetricError(self._complaint(pair, line))
-        everything = row[HYP_MATCHES] == row[HYP_LENGTH] and row[REF_MATCHES] == row[REF_LENGTH]
-        if everything and row[CHUNKS] == 1:
-            row[CHUNKS] = 0.0  # METEOR's rule for a perfect pair, also inside a group.
-        self._row[pair] = len(self._rows)
-        self._rows.append(row)
-        hypothesis, reference = pair
-        self._lengths[hypothesis] = row[HYP_LENGTH], row[HYP_FUNCTION]
-        self._lengths[reference] = row[REF_LENGTH], row[REF_FUNCTION]
+        counts = np.array(b"".join(lines).split(), dtype=np.float64).reshape(-1, FIELDS)
+        # METEOR's rule for a perfect pair, also inside a group: it has no chunk.
+        perfect = (counts[:, HYP_MATCHES] == counts[:, HYP_LENGTH]) & (
+            counts[:, REF_MATCHES] == counts[:, REF_LENGTH]
+        )
+        counts[perfect & (counts[:, CHUNKS] == 1), CHUNKS] = 0.0
+        first = len(self._counts)
+        self._counts = np.vstack([self._counts, counts])
+        self._row.update((pair, first + i) for i, pair in enumerate(pairs))
+        for pair, row in zip(pairs, counts[:, :4].tolist(), strict=True):
+            self._lengths[pair[0]] = row[HYP_LENGTH], row[HYP_FUNCTION]
+            self._lengths[pair[1]] = row[REF_LENGTH], row[REF_FUNCTION]
 
     def _complaint(self, pair: Pair, line: bytes) -> str:
         if not line:
@@ -222,9 +222,7 @@ class Aligner:
         """Return the ``(n, 23)`` counts of pairs; the unknown ones are aligned first."""
         self.request(pairs)
         self._wait()
-        if not pairs:
-            return np.zeros((0, FIELDS))
-        return np.array([self._rows[self._row[pair]] for pair in pairs])
+        return self._counts[np.array([self._row[pair] for pair in pairs], dtype=np.intp)]
 
     def unmatched(self, hypotheses: Sequence[str]) -> np.ndarray:
         """Return the counts of hypotheses against a reference of one nonsense word.
@@ -265,4 +263,5 @@ def normalize(captions: Iterable[str]) -> dict[str, str]:
     return normal
 
 
+_COUNTS = re.compile(rb"[0-9.]+(?: [0-9.]+){22}\s*")
 _PLAIN = re.compile("[0-9a-z]*(?: [0-9a-z]+)*")
