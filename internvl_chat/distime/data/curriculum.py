@@ -44,8 +44,18 @@ def _visible_at(spec: SyntheticVideo, time: float) -> str:
     return _NOTHING
 
 
+def _existence(tag: str, present: Sequence[str], appears: bool, rng: random.Random) -> list[dict]:
+    """Ask for something that is there, or for something in a colour that is not."""
+    if appears:
+        name = rng.choice(present)
+    else:
+        colors = sorted(COLORS.keys() - {name.split()[0] for name in present})
+        name = f"{rng.choice(colors)} {rng.choice(SHAPES)}"
+    return _conversation(f"{tag}\nDoes the {name} appear?", "yes." if appears else "no.")
+
+
 def frame_items(spec: SyntheticVideo, folder: Path, rng: random.Random) -> list[dict]:
-    """Captions of single frames; writes the frames into `folder` as images."""
+    """Captions of single frames and what they show; writes the frames into `folder`."""
     frames = render(spec)
     # Half of the frames from events, so that "nothing" is not the usual answer.
     busy = [round((event.start + event.end) / 2 * spec.fps) for event in spec.events]
@@ -58,12 +68,11 @@ def frame_items(spec: SyntheticVideo, folder: Path, rng: random.Random) -> list[
         if not (folder / name).exists():
             Image.fromarray(np.ascontiguousarray(frames[number])).save(folder / name)
         answer = _visible_at(spec, number / spec.fps)
-        items.append(
-            {
-                "image": name,
-                "conversations": _conversation("<image>\nWhat is visible in the image?", answer),
-            }
-        )
+        conversations = [_conversation("<image>\nWhat is visible in the image?", answer)]
+        present = [] if answer == _NOTHING else [answer.removesuffix(".")]
+        for appears in (True, False) if present else (False,):
+            conversations.append(_existence("<image>", present, appears, rng))
+        items += [{"image": name, "conversations": turns} for turns in conversations]
     return items
 
 
@@ -78,14 +87,9 @@ def relation_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
         conversation = _conversation(question, _visible_at(spec, time))
         items.append({"video": spec.file_name, "tgt": [time, time], "conversations": conversation})
     present = [_name(event) for event in spec.events]
-    everything = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
-    absent = [name for name in everything if name not in present]
     for number in range(_EXISTENCE_PER_VIDEO):
-        appears = number % 2 == 0
-        name = rng.choice(present if appears else absent)
-        question = f"<video>\nDoes the {name} appear?"
-        conversation = _conversation(question, "yes." if appears else "no.")
-        items.append({"video": spec.file_name, "conversations": conversation})
+        turns = _existence("<video>", present, number % 2 == 0, rng)
+        items.append({"video": spec.file_name, "conversations": turns})
     events = rng.sample(spec.events, min(len(spec.events), _GROUNDINGS_PER_VIDEO))
     items += [_grounding(spec, event) for event in events]
     rng.shuffle(items)  # a group of any size then holds some of each kind

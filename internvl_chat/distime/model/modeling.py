@@ -520,6 +520,24 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
             published.check_loading(path, info)
         return (model, info) if wants_info else model
 
+    def save_pretrained(
+        self, save_directory: str | Path, *args: Any, save_original_format: bool = False, **kwargs
+    ) -> None:
+        """Write our own layout: tensors under the names they have in the model.
+
+        Transformers would rename some to those of its hub checkpoints, which the trainer's resuming
+        does not undo: it would go on from random weights with no more than a warning.
+
+        Args:
+            save_directory: folder.
+            *args: as for transformers.
+            save_original_format: rename all the same.
+            **kwargs: as for transformers.
+        """
+        super().save_pretrained(
+            save_directory, *args, save_original_format=save_original_format, **kwargs
+        )
+
 
 def _check_count(mask: Tensor, values: Tensor, token: str, what: str) -> None:
     count = int(mask.sum())

@@ -107,6 +107,7 @@ class TrainArguments(TrainingArguments):
 
     remove_unused_columns: bool = _help("always off: the collator's columns are all used", False)
     group_by_length: bool = _help("bring samples of like token length together", False)
+    num_train_epochs: float = _help("passes over the data; a fraction takes a part", 1.0)
     logging_steps: float = _help("steps between two lines of the log", 10)
     resume: str = _help("auto: go on from the newest checkpoint in --output_dir; none: do not", "")
     cpu_threads: int | None = _help("threads of torch on a CPU", None)
