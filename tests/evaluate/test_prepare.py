@@ -168,3 +168,29 @@ def test_counts_of_unchanged_files(name, released, tmp_path):
     assert not report.problems
     (path,) = report.files
     assert read(path) == read(released / name / path.name)
+
+
+@pytest.mark.parametrize(
+    ("run", "path", "queries"),
+    [
+        ("charades", "charades/example_queries.json", 2),
+        ("nextgqa", "nextgqa/example/test.json", 3),
+        ("anet", "anet/example_annotation.json", None),
+        ("qvh", "qvhighlights/example_annotation.json", None),
+        ("youcook2_dvc", "youcook2_dvc/example_annotation.json", None),
+        ("longvideobench", "longvideobench/example_annotation.json", None),
+    ],
+)
+def test_examples_can_be_evaluated(run, path, queries, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    stage = 1 if run == "nextgqa" else None
+    settings = Settings(
+        checkpoint=tmp_path,
+        benchmark=run,
+        stage=stage,
+        annotation=INTERNVL_CHAT / "data_example" / path,
+        video_root=tmp_path,
+        score=False,
+    )
+    found = list(BENCHMARKS[run](settings).queries())
+    assert len(found) == queries if queries else found

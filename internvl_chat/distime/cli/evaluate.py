@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
 from distime.evaluate import Settings, SettingsError
 from distime.evaluate import run as evaluate
 from distime.metrics import MetricError
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:
         logging.getLogger().setLevel(logging.WARNING)
+        disable_progress_bar()
     values = vars(args)
     if "share_prefix" in values:
         values["share_prefix"] = values["share_prefix"] == "on"

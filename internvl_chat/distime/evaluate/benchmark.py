@@ -45,6 +45,7 @@ class Query:
         question: what the model is asked, without the frames (see `distime.processing.prompt`).
         item: the annotation it comes from, for `Benchmark.write`.
         bound: the part of the video to show, (start, end) in seconds; None for all of it.
+        title: the question in few words, for pictures.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Query:
     question: str
     item: Any = field(default=None, compare=False, repr=False)
     bound: Interval | None = None
+    title: str = ""
 
 
 Answered = Sequence[tuple[Query, "Answer | None"]]

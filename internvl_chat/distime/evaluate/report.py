@@ -85,21 +85,19 @@ def write_report(
             bound=query.bound,
             backend=settings.video_backend,
         )
-        picture = folder / f"{name}.png"
+        picture, words = folder / f"{name}.png", query.title or query.question
         frames = {"frames": shown.frames, "frame_times": shown.times, "duration": shown.duration}
         if any(event.text for event in truth):
             plot_events(picture, **frames, title=query.video, events=answer.events, truth=truth)
         else:
             windows = [(event.start, event.end) for event in truth]
-            plot_grounding(
-                picture, **frames, query=query.question, events=answer.events, truth=windows
-            )
+            plot_grounding(picture, **frames, query=words, events=answer.events, truth=windows)
         values = {
             "anchor": name,
             "place": name.replace("-", " "),
             "video": query.video,
             "fit": f"IoU {value:.3f}",
-            "words": query.question,
+            "words": words,
             "answer": answer.readable,
             "picture": f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
         }
@@ -116,9 +114,16 @@ def write_report(
 
 
 def fit(events: Sequence[Event], truth: Sequence[Event]) -> float:
-    """How well events match the true ones: the mean of every true one's best IoU."""
-    best = [
-        max((iou((event.start, event.end), (true.start, true.end)) for event in events), default=0)
-        for true in truth
-    ]
+    """How well events match the true ones, 0 to 1.
+
+    With words (dense captioning) the mean over the true events of the best IoU that any event has
+    with them; without (moment retrieval) the best IoU of the first event, the one that counts.
+    """
+
+    def overlap(event: Event, true: Event) -> float:
+        return iou((event.start, event.end), (true.start, true.end))
+
+    if not any(event.text for event in truth):
+        return max((overlap(event, true) for event in events[:1] for true in truth), default=0.0)
+    best = [max((overlap(event, true) for event in events), default=0.0) for true in truth]
     return sum(best) / len(best)

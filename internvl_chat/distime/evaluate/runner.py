@@ -186,7 +186,8 @@ def finish(
     if settings.plots:
         from distime.evaluate.report import write_report
 
-        write_report(out_dir / "plots", settings, benchmark, tasks, answered)
+        if write_report(out_dir / "plots", settings, benchmark, tasks, answered) is None:
+            logger.warning("--plots %d: no answered query has known times", settings.plots)
     if settings.dump_distributions:
         write_text(out_dir / "distributions.jsonl", distributions(answered))
     failures = [

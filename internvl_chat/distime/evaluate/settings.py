@@ -29,7 +29,7 @@ def _setting(default: Any, help: str, **argparse: Any) -> Any:
 
 @dataclass(kw_only=True)
 class Settings:
-    """Settings of one run; see `Settings.help` for what each means.
+    """Settings of one run; the text behind each default says what it means.
 
     Paths may be given as strings. After construction every setting has its final value: defaults
     that depend on the benchmark are filled in.

@@ -21,11 +21,12 @@ class Anet(Benchmark):
     def queries(self) -> Iterator[Query]:
         """One query per sentence of `val_2.json`."""
         try:
-            for video, item in self.read_annotation().items():
-                pairs = zip(item["sentences"], item["timestamps"], strict=True)
+            for video, entry in self.read_annotation().items():
+                pairs = zip(entry["sentences"], entry["timestamps"], strict=True)
                 for number, (sentence, window) in enumerate(pairs):
                     question = moment_retrieval_question(sentence)
-                    yield Query(f"{video}-{number}", video, question, (number, sentence, window))
+                    item = (number, sentence, window)
+                    yield Query(f"{video}-{number}", video, question, item, title=sentence)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.misfit(error) from None
 

@@ -24,7 +24,7 @@ class Charades(Benchmark):
         try:
             for number, item in enumerate(self.read_annotation()):
                 question = moment_retrieval_question(item["query"])
-                yield Query(str(number), item["video"], question, item)
+                yield Query(str(number), item["video"], question, item, title=item["query"])
         except (KeyError, TypeError, AttributeError) as error:
             raise self.misfit(error) from None
 

@@ -40,7 +40,7 @@ class LongVideoBench(Benchmark):
         try:
             for item in self._items:
                 question = longvideobench_question(item["question"], item["candidates"])
-                yield Query(str(item["id"]), item["video_path"], question, item)
+                yield Query(str(item["id"]), video_name(item), question, item)
         except (KeyError, TypeError) as error:
             raise self.misfit(error) from None
 
@@ -68,7 +68,7 @@ class LongVideoBench(Benchmark):
         """With `--subtitles`, show them between the frames."""
         if self.settings.subtitles is None:
             return processor
-        items = {without_suffix(Path(item["video_path"]).name): item for item in self._items}
+        items = {without_suffix(Path(video_name(item)).name): item for item in self._items}
         return SubtitledProcessor(processor, lambda path: self._subtitles(items, path))
 
     def _subtitles(self, items: dict[str, dict], path: Path) -> list[Subtitle]:
@@ -79,3 +79,8 @@ class LongVideoBench(Benchmark):
             return read_subtitles(entries, item.get("starting_timestamp_for_subtitles", 0))
         except (MetricError, KeyError, TypeError, ValueError) as error:
             raise VideoError(f"{path}: its subtitles cannot be read ({error}): {file}") from None
+
+
+def video_name(item: dict) -> str:
+    """The video's file, or its id where the annotation names no file."""
+    return item.get("video_path") or item["video_id"]

@@ -46,12 +46,18 @@ class NextGQA(Benchmark):
             )
         try:
             for item in self.read_annotation():
-                qid, video = item["qid"], item["video"]
+                qid, video, asked = item["qid"], item["video"], item["question"]
                 if self.settings.stage == 1:
-                    yield Query(qid, video, nextgqa_time_question(item["question"]), item)
+                    yield Query(
+                        qid,
+                        video,
+                        nextgqa_time_question(item["question"]),
+                        item,
+                        title=item["question"],
+                    )
                 else:
                     options = [item[f"a{i}"] for i in range(item["num_option"])]
-                    question = nextgqa_choice_question(item["question"], options)
+                    question = nextgqa_choice_question(asked, options)
                     start, end = self._times.get(qid, NO_ANSWER)
                     bound = None if [start, end] == NO_ANSWER else (start, end)
                     yield Query(qid, video, question, item, bound)
@@ -91,7 +97,9 @@ class NextGQA(Benchmark):
         return path
 
     def truth(self, query: Query) -> list[Event]:
-        """The annotated locations, where the metric's file is at hand."""
+        """The annotated locations, where the metric's file is at hand; stage 2 names no times."""
+        if self.settings.stage == 2:
+            return []
         _, video, *_, number = query.id.split("_")
         locations = self._locations.get(video, {}).get("location", {})
         return [Event(*window) for window in locations.get(number, [])]

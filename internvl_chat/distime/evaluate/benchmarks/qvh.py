@@ -23,7 +23,7 @@ class QVHighlights(Benchmark):
         try:
             for item in self.read_annotation():
                 question = moment_retrieval_question(item["query"])
-                yield Query(str(item["qid"]), item["video"], question, item)
+                yield Query(str(item["qid"]), item["video"], question, item, title=item["query"])
         except (KeyError, TypeError, AttributeError) as error:
             raise self.misfit(error) from None
 
