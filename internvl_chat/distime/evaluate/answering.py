@@ -24,6 +24,7 @@ import torch
 
 from distime.evaluate.benchmark import Benchmark, Interval, Query
 from distime.evaluate.settings import DTYPES, Settings
+from distime.model.generation import SharedPrefix
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.answers import Answer, read_answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
@@ -142,18 +143,15 @@ class Answerer:
         return answers
 
     def _anew(self, task: Task, sample: VideoSample) -> list[Answer]:
-        answers: list[Answer] = []
+        join = self.benchmark.join
         questions = [query.question for query in task.queries]
-        start = 0
-        while start < len(questions):
-            asked = questions[start : start + self.settings.batch_size]
-            batch = self.processor([sample] * len(asked), asked, join=self.benchmark.join)
-            rows = self._rows(batch["input_ids"].shape[1])
-            if rows < len(asked):
-                asked = asked[:rows]
-                batch = self.processor([sample] * rows, asked, join=self.benchmark.join)
+        longest = self.processor([sample], [max(questions, key=len)], join=join)["input_ids"]
+        rows = self._rows(longest.shape[1])
+        answers: list[Answer] = []
+        for start in range(0, len(questions), rows):
+            asked = questions[start : start + rows]
+            batch = self.processor([sample] * len(asked), asked, join=join)
             answers += self._generate(batch, batch.pop("durations").tolist())
-            start += len(asked)
         return answers
 
     def _rows(self, length: int) -> int:
@@ -161,21 +159,24 @@ class Answerer:
         fit = self.settings.max_batch_tokens // (length + self.settings.max_new_tokens)
         return max(1, min(self.settings.batch_size, fit))
 
-    def _generate(self, batch: dict, durations: Sequence[float], prefix=None) -> list[Answer]:
-        generate = self.model.generate
-        if prefix is not None:
-            generate = lambda **inputs: self.model.generate_from_prefix(prefix, **inputs)  # noqa: E731
+    def _generate(
+        self, batch: dict, durations: Sequence[float], prefix: SharedPrefix | None = None
+    ) -> list[Answer]:
+        options = {
+            "do_sample": False,
+            "num_beams": 1,
+            "min_new_tokens": 1,
+            "max_new_tokens": self.settings.max_new_tokens,
+            "eos_token_id": self.processor.token_ids.im_end,
+            "pad_token_id": self.processor.token_ids.pad,
+            "return_dict_in_generate": True,
+        }
         with self._timed("answer"):
-            output = generate(
-                **self._on_device(batch),
-                do_sample=False,
-                num_beams=1,
-                min_new_tokens=1,
-                max_new_tokens=self.settings.max_new_tokens,
-                eos_token_id=self.processor.token_ids.im_end,
-                pad_token_id=self.processor.token_ids.pad,
-                return_dict_in_generate=True,
-            )
+            inputs = self._on_device(batch) | options
+            if prefix is None:
+                output = self.model.generate(**inputs)
+            else:
+                output = self.model.generate_from_prefix(prefix, **inputs)
             new_ids = output.sequences[:, batch["input_ids"].shape[1] :].cpu()
         return [
             read_answer(self.processor, *row)
