@@ -201,7 +201,7 @@ def _evaluate(
         "--ground-truth", ground_truth,
         "--max-new-tokens", "16",
     )  # fmt: skip
-    return json.loads((out / "metrics.json").read_text())["metrics"]
+    return json.loads((out / "score.json").read_text())["metrics"]
 
 
 def _start_over_if_changed(out: Path, settings: QuickstartSettings) -> None:
