@@ -17,6 +17,7 @@ setup(
     install_requires=requirements("requirements.txt"),
     extras_require={
         "gpu": requirements("requirements-gpu.txt"),
+        "demo": requirements("requirements-demo.txt"),
         "test": requirements("requirements-test.txt"),
     },
 )

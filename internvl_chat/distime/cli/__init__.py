@@ -27,10 +27,11 @@ COMMANDS = {
     "demo": "serve a page to try a checkpoint on",
     "evaluate": "answer the queries of a benchmark and score the answers",
     "ground": "find when something happens in videos",
-    "quickstart": "make videos, train a tiny model, evaluate it and draw an answer",
     "prepare": "convert official annotation files and check them",
+    "quickstart": "make videos, train a tiny model, evaluate it and draw an answer",
     "report": "collect the scores of a results folder into one table",
     "score": "score a prediction file of a benchmark",
+    "train": "fine-tune a model",
 }
 
 
@@ -58,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only the chosen command is imported, so that `distime score` never waits for torch.
     command = parser.parse_args(argv[:1]).command
     module = importlib.import_module(f"distime.cli.{command}")
-    args = command_parser(command, module).parse_args(argv[1:])
+    parser = command_parser(command, module)
+    if getattr(module, "TAKES_OTHER_FLAGS", False):
+        args, args.flags = parser.parse_known_args(argv[1:])
+    else:
+        args = parser.parse_args(argv[1:])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     try:

@@ -314,7 +314,8 @@ class TrainingData(Dataset):
                 problems.append(str(error))
                 index = choose.randrange(len(self.groups))
                 continue
-            return group if not problems else _with_problems(group, problems)
+            # A substitute that is broken too will be named when its own turn comes.
+            return group if not problems else _with_problems(group, problems[:1])
         raise DataError(
             f"{_SUBSTITUTES_TRIED} samples in a row are broken, the last one: {problems[-1]}; run "
             "`distime check` on the meta file"
