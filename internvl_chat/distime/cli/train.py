@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 
-
 TAKES_OTHER_FLAGS = True
 
 
