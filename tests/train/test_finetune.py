@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from distime.train import finetune
 from distime.train.arguments import ArgumentError, ModelArguments
 from distime.train.lora import merge_lora, select_trainable
 
+LAUNCH = str(Path(finetune.__file__).resolve().parents[2] / "shell/distime/launch.sh")
 WORDS = ["when does the red square appear ? at . yes no what is seen"]
 
 
@@ -190,3 +195,37 @@ def test_wrong_flags_fail_at_the_start(workspace, tmp_path, caplog, flags, messa
 def test_arguments_need_a_checkpoint():
     with pytest.raises(ArgumentError, match="--model_name_or_path is required"):
         ModelArguments()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(workspace, tmp_path):
+    """Through the launch script, with a text-only item and videos on different ranks."""
+    flags = [
+        "--model_name_or_path", workspace / "tiny", "--meta_path", workspace / "mixed.json",
+        "--max_steps", 2, "--learning_rate", 1e-3, "--min_num_frame", 4, "--max_num_frame", 4,
+        "--sampling_method", "middle", "--save_strategy", "no", "--report_to", "none",
+    ]  # fmt: skip
+    lines = (workspace / "train.jsonl").read_text().splitlines()[:3]
+    turns = [{"from": "human", "value": "what is seen?"}, {"from": "gpt", "value": "no."}]
+    lines += [json.dumps({"conversations": turns})] * 5
+    (workspace / "mixed.jsonl").write_text("\n".join(lines))
+    meta = {"mixed": {"root": ".", "annotation": "mixed.jsonl"}}
+    (workspace / "mixed.json").write_text(json.dumps(meta))
+    for processes in (1, 2):
+        out = tmp_path / f"out {processes}"
+        environment = os.environ | {
+            "GPUS": str(processes), "BATCH_SIZE": "4", "PYTHON": sys.executable,
+            "CUDA_VISIBLE_DEVICES": "",
+        }  # fmt: skip
+        command = ["sh", LAUNCH, *map(str, flags), "--output_dir", str(out)]
+        subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    alone, together = parameters(tmp_path / "out 1"), parameters(tmp_path / "out 2")
+    for name, parameter in together.items():
+        torch.testing.assert_close(parameter, alone[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_launch_script_refuses_a_batch_that_does_not_divide(tmp_path):
+    environment = os.environ | {"GPUS": "3", "BATCH_SIZE": "4", "PYTHON": sys.executable}
+    done = subprocess.run(["sh", LAUNCH], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "BATCH_SIZE=4 is not a multiple" in done.stderr
