@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events, read_answer
 from distime.processing.processor import DisTimeProcessor, Video
 from distime.processing.prompt import ANET_CAPTIONING, JOIN, moment_retrieval_question
-from distime.processing.tokenizer import TIME_STAMP
 
 History = Sequence[tuple[str, str | Answer]]
 

@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, set_seed
 
 from distime.model.config import DisTimeConfig
 from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.processing.processor import DisTimeProcessor, ProcessorSettings
-from distime.processing.tokenizer import (
+from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
     IM_START,
@@ -24,6 +23,7 @@ from distime.processing.tokenizer import (
     SPECIAL_TOKENS,
     TIME_STAMP,
 )
+from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 

@@ -11,8 +11,9 @@ from answering import WORDS
 from distime.cli import main
 from distime.cli.convert import ConvertError, convert
 from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.tokens import IMG_CONTEXT
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings
-from distime.processing.tokenizer import IMG_CONTEXT, add_special_tokens, encode, load_tokenizer
+from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
 from distime.tiny import write_tiny_checkpoint
 from tiny_models import tiny_config
 

@@ -15,9 +15,8 @@ from tiny_tokenizers import (
     write_word_level,
 )
 
+from distime.model.tokens import NEW_TOKENS, SPECIAL_TOKENS
 from distime.processing.tokenizer import (
-    NEW_TOKENS,
-    SPECIAL_TOKENS,
     TokenIds,
     TokenizerError,
     add_special_tokens,

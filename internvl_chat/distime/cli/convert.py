@@ -25,9 +25,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2
 
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.tokens import SPECIAL_TOKENS
 from distime.model_card import write_model_card
 from distime.processing.processor import DisTimeProcessor
-from distime.processing.tokenizer import SPECIAL_TOKENS, SentencePieceTokenizer, encode
+from distime.processing.tokenizer import SentencePieceTokenizer, encode
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from distime.processing.sampling import train_frame_indices
 STAGES = ("look", "relate", "ground")
 _FRAMES_PER_VIDEO = 6
 _FRAMES_SHOWN = 16
-_TIMES_PER_VIDEO = 8
-_EXISTENCE_PER_VIDEO = 8
-_GROUNDINGS_PER_VIDEO = 4
+_TIMES_PER_VIDEO = 10
+_EXISTENCE_PER_VIDEO = 6
+_GROUNDINGS_PER_VIDEO = 2
 _NOTHING = "nothing."
 
 

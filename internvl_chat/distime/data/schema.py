@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
+from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
 from distime.processing.prompt import (
     ROLES,
     ChatTemplate,
@@ -32,7 +33,6 @@ from distime.processing.prompt import (
     encode_conversation,
     place_media,
 )
-from distime.processing.tokenizer import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
 
 ERROR, WARNING = "error", "warning"
 UTF8_BOM = b"\xef\xbb\xbf"

@@ -14,9 +14,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
 from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
-from distime.processing.tokenizer import TIME_STAMP
 from distime.processing.video import open_video
 from distime.timeline import timeline_svg
 

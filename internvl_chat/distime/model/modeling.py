@@ -23,9 +23,9 @@ from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTr
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import groups_from_positions, packed_attention_mask
 from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
+from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
 
 IGNORED_LABEL = -100
-IMAGE_TOKEN, TIME_TOKEN, FRAME_TIME_TOKEN = "<IMG_CONTEXT>", "<TIME_STAMP>", "<FRAME_TIME_REF>"
 
 
 @dataclass
@@ -117,17 +117,17 @@ class TimeMixin:
             features = self.get_image_features(pixel_values=pixel_values).pooler_output
             rows = features[:0] if text_only else features
             is_image = input_ids == self.config.image_token_id
-            embeds = _replace(embeds, is_image, rows.flatten(0, 1), IMAGE_TOKEN)
+            embeds = _replace(embeds, is_image, rows.flatten(0, 1), IMG_CONTEXT)
 
         intervals, is_time = [], []
         if frame_times is not None:
             is_frame = input_ids == self.config.frame_time_token_id
-            _check_count(is_frame, frame_times, FRAME_TIME_TOKEN, "entries in frame_times")
+            _check_count(is_frame, frame_times, FRAME_TIME_REF, "entries in frame_times")
             intervals.append(frame_times.unsqueeze(-1).expand(-1, 2))
             is_time.append(is_frame)
         if time_targets is not None:
             is_event = input_ids == self.config.time_token_id
-            _check_count(is_event, time_targets, TIME_TOKEN, "intervals in time_targets")
+            _check_count(is_event, time_targets, TIME_STAMP, "intervals in time_targets")
             known = ~time_targets.isnan().any(-1)
             is_known = is_event.masked_scatter(is_event, known)
             intervals.append(time_targets[known].clamp(0, 1))

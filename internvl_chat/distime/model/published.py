@@ -21,16 +21,17 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from distime.model.config import DisTimeConfig
+from distime.model.tokens import (
+    FRAME_TIME_REF,
+    IM_END,
+    IMG_CONTEXT,
+    SPECIAL_TOKENS,
+    TIME_STAMP,
+)
 
 logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "internvl_chat"
-# Order in which the published training script adds the tokens that a tokenizer lacks.
-SPECIAL_TOKENS = (
-    "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>",
-    "<TIME_STAMP>", "<FRAME_TIME_REF>",
-)  # fmt: skip
-
 # (published, ours), with `#` for a layer number and `*` for a suffix that both share.
 _VIT, _OUR_VIT = "vision_model.encoder.layers.#", "model.vision_tower.encoder.layer.#"
 _EMBED, _OUR_EMBED = "vision_model.embeddings", "model.vision_tower.embeddings"
@@ -237,9 +238,9 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
     for token in new_tokens:
         token_ids[token] = tokenizer_length
         tokenizer_length += 1
-    config.image_token_id = token_ids["<IMG_CONTEXT>"]
-    config.time_token_id = token_ids["<TIME_STAMP>"]
-    config.frame_time_token_id = token_ids["<FRAME_TIME_REF>"]
+    config.image_token_id = token_ids[IMG_CONTEXT]
+    config.time_token_id = token_ids[TIME_STAMP]
+    config.frame_time_token_id = token_ids[FRAME_TIME_REF]
 
     fresh = []
     if new_tokens:
@@ -258,7 +259,7 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
             for kind in ("weight", "bias")
         ]
         logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
-    end = token_ids.get("<|im_end|>", source["llm_config"].get("eos_token_id"))
+    end = token_ids.get(IM_END, source["llm_config"].get("eos_token_id"))
     pad = source["llm_config"].get("pad_token_id")
     pad = token_ids.get("<|endoftext|>", end) if pad is None else pad
     generation = GenerationConfig(eos_token_id=end, pad_token_id=pad)
@@ -399,9 +400,9 @@ def _special_token_ids(path: Path) -> tuple[dict[str, int], int]:
     if config.is_file():
         decoder = read_json(config).get("added_tokens_decoder", {})
         ids |= {token["content"]: int(index) for index, token in decoder.items()}
-    if "<IMG_CONTEXT>" not in ids:
+    if IMG_CONTEXT not in ids:
         raise CheckpointError(
-            f"{path}: no tokenizer file there names <IMG_CONTEXT>; looked in added_tokens.json, "
+            f"{path}: no tokenizer file there names {IMG_CONTEXT}; looked in added_tokens.json, "
             "tokenizer_config.json and tokenizer.json"
         )
     return ids, max(ids.values()) + 1

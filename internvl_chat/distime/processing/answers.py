@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distime.model.tokens import TIME_STAMP
 from distime.timeline import timeline_svg
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from distime.processing.processor import DisTimeProcessor
-
-_TIME_STAMP = "<TIME_STAMP>"
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,9 @@ class Answer:
     @property
     def readable(self) -> str:
         """The text with each time written out, as in "1.2 - 3.4 s"."""
-        pieces = self.text.split(_TIME_STAMP)
+        pieces = self.text.split(TIME_STAMP)
         spans = [f"{event.start:.1f} - {event.end:.1f} s" for event in self.events]
-        spans += [_TIME_STAMP] * (len(pieces) - 1 - len(spans))
+        spans += [TIME_STAMP] * (len(pieces) - 1 - len(spans))
         return "".join(a + b for a, b in zip(pieces, [*spans, ""], strict=False))
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,4 +150,4 @@ def captions(text: str) -> list[str]:
 
     Unlike the published parsing, nothing shifts when a piece is empty or lacks its comma.
     """
-    return [re.sub(r"^\s*,\s*", "", piece).strip() for piece in text.split(_TIME_STAMP)[1:]]
+    return [re.sub(r"^\s*,\s*", "", piece).strip() for piece in text.split(TIME_STAMP)[1:]]

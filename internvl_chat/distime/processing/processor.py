@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from distime.model.tokens import FRAME_TIME_REF, IM_END, IMG_CONTEXT, TIME_STAMP
 from distime.processing.image import IMAGENET_MEAN, IMAGENET_STD, frames_to_pixels
 from distime.processing.prompt import (
     INTERNVL2_5_SYSTEM,
@@ -29,7 +30,7 @@ from distime.processing.prompt import (
     media_length,
 )
 from distime.processing.sampling import VideoSample, sample_video
-from distime.processing.tokenizer import IM_END, TokenIds, add_special_tokens, load_tokenizer
+from distime.processing.tokenizer import TokenIds, add_special_tokens, load_tokenizer
 
 FILE_NAME = "processor_config.json"
 Video = str | os.PathLike | VideoSample
@@ -105,7 +106,7 @@ class DisTimeProcessor:
     """Turns videos and questions into model inputs, and model outputs into answers.
 
     Args:
-        tokenizer: with all tokens of `distime.processing.tokenizer.SPECIAL_TOKENS`.
+        tokenizer: with all tokens of `distime.model.tokens.SPECIAL_TOKENS`.
         settings: how videos and text are shown to the model.
     """
 
@@ -174,15 +175,15 @@ class DisTimeProcessor:
             ProcessorError: names what differs; mixed-up folders are the usual reason.
         """
         ours = {
-            "<TIME_STAMP>": self.token_ids.time_stamp,
-            "<FRAME_TIME_REF>": self.token_ids.frame_time_ref,
-            "<IMG_CONTEXT>": self.token_ids.img_context,
+            TIME_STAMP: self.token_ids.time_stamp,
+            FRAME_TIME_REF: self.token_ids.frame_time_ref,
+            IMG_CONTEXT: self.token_ids.img_context,
             "tokens per image": self.settings.tokens_per_image,
         }
         theirs = {
-            "<TIME_STAMP>": config.time_token_id,
-            "<FRAME_TIME_REF>": config.frame_time_token_id,
-            "<IMG_CONTEXT>": config.image_token_id,
+            TIME_STAMP: config.time_token_id,
+            FRAME_TIME_REF: config.frame_time_token_id,
+            IMG_CONTEXT: config.image_token_id,
             "tokens per image": config.image_seq_length,
         }
         if differences := [key for key in ours if ours[key] != theirs[key]]:

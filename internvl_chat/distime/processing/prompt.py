@@ -20,17 +20,15 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from distime.processing.tokenizer import (
+from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
     IM_START,
     IMG_CONTEXT,
     IMG_END,
     IMG_START,
-    TokenIds,
-    encode,
-    start_ids,
 )
+from distime.processing.tokenizer import TokenIds, encode, start_ids
 
 IGNORE_INDEX = -100
 VIDEO_TAG, IMAGE_TAG = "<video>", "<image>"

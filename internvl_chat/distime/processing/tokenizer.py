@@ -24,27 +24,14 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-TIME_STAMP = "<TIME_STAMP>"
-FRAME_TIME_REF = "<FRAME_TIME_REF>"
-IMG_START, IMG_END, IMG_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
-IM_START, IM_END = "<|im_start|>", "<|im_end|>"
-
-NEW_TOKENS = [TIME_STAMP, FRAME_TIME_REF]
-"""The tokens that DisTime adds to an InternVL2.5 tokenizer."""
-
-SPECIAL_TOKENS = [
-    IMG_START,
-    IMG_END,
+from distime.model.tokens import (
+    FRAME_TIME_REF,
+    IM_END,
+    IM_START,
     IMG_CONTEXT,
-    "<quad>",
-    "</quad>",
-    "<ref>",
-    "</ref>",
-    "<box>",
-    "</box>",
-    *NEW_TOKENS,
-]
-"""Every added token in the published order; an InternVL2.5 tokenizer has the first nine."""
+    SPECIAL_TOKENS,
+    TIME_STAMP,
+)
 
 
 class TokenizerError(ValueError):
