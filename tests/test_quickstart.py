@@ -18,15 +18,13 @@ from distime.quickstart import (
     wrong_question_miou,
 )
 
-SHORT = Stage(2, 2, 1e-3)
+SHORT = Stage(2, 2)
 
 
 @pytest.mark.slow
 def test_every_part_runs(tmp_path):
     out = tmp_path / "quick start"
-    settings = QuickstartSettings(
-        train_videos=4, held_out_videos=2, look=SHORT, relate=SHORT, ground=SHORT
-    )
+    settings = QuickstartSettings(train_videos=4, held_out_videos=2, **dict.fromkeys(STAGES, SHORT))
     result = run(out, settings)
     for metrics in (result.trained, result.untrained, result.constant):
         assert all(0 <= metrics[name] <= 100 for name in ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7"))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distime.data.curriculum import STAGES, words, write_curriculum
+from distime.data.curriculum import FRAMES, STAGES, words, write_curriculum
 from distime.data.synthetic import (
     SyntheticVideo,
     charades_annotation,
@@ -36,12 +36,21 @@ INTERNVL_CHAT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Stage:
-    """How long and how one stage trains."""
+    """How long and how one stage trains.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: groups of items in a step.
+        items: most items about one video in a group.
+        schedule: of the learning rate.
+        learning_rate: its peak.
+    """
 
     steps: int
     batch_size: int
-    learning_rate: float
+    items: int = 64
     schedule: str = "constant_with_warmup"
+    learning_rate: float = 3e-3
 
 
 @dataclass(frozen=True)
@@ -53,16 +62,18 @@ class QuickstartSettings:
         train_videos: for training.
         held_out_videos: for evaluation.
         look: see `distime.data.curriculum`.
+        glimpse: likewise.
         relate: likewise.
         ground: likewise.
     """
 
     seed: int = 0
-    train_videos: int = 400
+    train_videos: int = 900
     held_out_videos: int = 150
-    look: Stage = Stage(150, 32, 3e-3)
-    relate: Stage = Stage(300, 8, 3e-3)
-    ground: Stage = Stage(500, 16, 3e-3, "cosine")
+    look: Stage = Stage(200, 32)
+    glimpse: Stage = Stage(250, 32)
+    relate: Stage = Stage(300, 16, items=9)
+    ground: Stage = Stage(500, 16, schedule="cosine", learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,8 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
     for name in STAGES:
         trained = out / "checkpoints" / name
         if not (trained / "config.json").is_file():
-            _train(checkpoint, trained, lessons[name], getattr(settings, name), settings.seed)
+            stage = getattr(settings, name)
+            _train(checkpoint, trained, lessons[name], stage, FRAMES[name], settings.seed)
         checkpoint = trained
     lap("training")
 
@@ -162,7 +174,7 @@ def _call(script: str, *arguments: str | Path, **environment: str) -> None:
     )
 
 
-def _train(start: Path, out: Path, meta: Path, stage: Stage, seed: int) -> None:
+def _train(start: Path, out: Path, meta: Path, stage: Stage, num_frames: int, seed: int) -> None:
     threads = str(os.cpu_count() or 1)
     _call(
         "shell/distime/launch.sh",
@@ -178,6 +190,9 @@ def _train(start: Path, out: Path, meta: Path, stage: Stage, seed: int) -> None:
         # A mean over boundaries learns faster here than the published sum over 32.
         "--distribution_loss_reduction", "mean",
         "--share_video_prefix", "True",
+        "--max_items_per_group", str(stage.items),
+        "--min_num_frame", str(num_frames),
+        "--max_num_frame", str(num_frames),
         "--sampling_method", "middle",
         "--cache_samples", "True",
         "--seed", str(seed),

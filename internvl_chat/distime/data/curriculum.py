@@ -1,8 +1,9 @@
 """Training items about synthetic videos, as ordinary annotation files: the quickstart's lessons.
 
-Three stages, each a meta file: what single frames show; what is where, when, and whether at all;
-and when something happens. Grounding alone is not learned from a few hundred videos; grounding
-after "what is at this time?" and "does it appear?" is.
+Four stages, each a meta file: what single frames show; what is visible when, and what at all, in a
+video of four frames; the same in sixteen, with some groundings; and groundings alone. Grounding
+alone is not learned from a few hundred videos, nor is looking things up among sixteen frames
+learned as fast as among four first.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from distime.data.synthetic import COLORS, SHAPES, Event, SyntheticVideo, render
 from distime.processing.prompt import moment_retrieval_question
 from distime.processing.sampling import train_frame_indices
 
-STAGES = ("look", "relate", "ground")
+STAGES = ("look", "glimpse", "relate", "ground")
+FRAMES = {"look": 1, "glimpse": 4, "relate": 16, "ground": 16}
+"""Frames of a video that the model sees in each stage."""
 _FRAMES_PER_VIDEO = 6
-_FRAMES_SHOWN = 16
 _TIMES_PER_VIDEO = 10
 _EXISTENCE_PER_VIDEO = 6
 _GROUNDINGS_PER_VIDEO = 2
@@ -76,23 +78,42 @@ def frame_items(spec: SyntheticVideo, folder: Path, rng: random.Random) -> list[
     return items
 
 
+def glimpse_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
+    """The first two kinds of relations, for a model that sees only a few frames."""
+    shown = train_frame_indices(spec.num_frames, FRAMES["glimpse"])
+    seen = {_visible_at(spec, number / spec.fps) for number in shown} - {_NOTHING}
+    present = [name.removesuffix(".") for name in sorted(seen)]
+    return _times(spec, shown) + _existences(spec, present, rng)
+
+
 def relation_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
     """What is at a time, whether something appears, and two groundings."""
+    shown = train_frame_indices(spec.num_frames, FRAMES["relate"])
+    items = _times(spec, rng.sample(shown, _TIMES_PER_VIDEO))
+    items += _existences(spec, [_name(event) for event in spec.events], rng)
+    events = rng.sample(spec.events, min(len(spec.events), _GROUNDINGS_PER_VIDEO))
+    items += [_grounding(spec, event) for event in events]
+    rng.shuffle(items)  # a group of any size then holds some of each kind
+    return items
+
+
+def _times(spec: SyntheticVideo, frames: Sequence[int]) -> list[dict]:
+    """What is visible at the times of some frames: there is then one frame that answers."""
     items = []
-    # Asked at times that the model has frames for: there is then one frame that answers.
-    shown = train_frame_indices(spec.num_frames, _FRAMES_SHOWN)
-    for number in rng.sample(shown, _TIMES_PER_VIDEO):
+    for number in frames:
         time = round(number / spec.fps, 2)
         question = "<video>\nWhat is visible at <TIME_STAMP>?"
         conversation = _conversation(question, _visible_at(spec, time))
         items.append({"video": spec.file_name, "tgt": [time, time], "conversations": conversation})
-    present = [_name(event) for event in spec.events]
+    return items
+
+
+def _existences(spec: SyntheticVideo, present: Sequence[str], rng: random.Random) -> list[dict]:
+    """Whether things appear; half of them do, if any does."""
+    items = []
     for number in range(_EXISTENCE_PER_VIDEO):
-        turns = _existence("<video>", present, number % 2 == 0, rng)
+        turns = _existence("<video>", present, bool(present) and number % 2 == 0, rng)
         items.append({"video": spec.file_name, "conversations": turns})
-    events = rng.sample(spec.events, min(len(spec.events), _GROUNDINGS_PER_VIDEO))
-    items += [_grounding(spec, event) for event in events]
-    rng.shuffle(items)  # a group of any size then holds some of each kind
     return items
 
 
@@ -127,6 +148,7 @@ def write_curriculum(
     for spec in specs:
         rng = random.Random(f"{seed} {spec.name}")
         items["look"] += frame_items(spec, frames, rng)
+        items["glimpse"] += glimpse_items(spec, rng)
         items["relate"] += relation_items(spec, rng)
         items["ground"] += grounding_items(spec)
     metas = {}
