@@ -72,8 +72,8 @@ class QuickstartSettings:
     held_out_videos: int = 150
     look: Stage = Stage(200, 32)
     glimpse: Stage = Stage(250, 32)
-    relate: Stage = Stage(300, 16, items=9)
-    ground: Stage = Stage(500, 16, schedule="cosine", learning_rate=2e-3)
+    relate: Stage = Stage(350, 16, items=9)
+    ground: Stage = Stage(600, 16, schedule="cosine", learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
