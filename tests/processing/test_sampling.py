@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distime.processing.sampling import (
@@ -104,6 +104,7 @@ def test_eval_rule_properties(total, wanted):
     assert wanted == 1 or steps.max() - steps.min() <= 2, "not evenly spread"
 
 
+@example(total=2, wanted=3, fps=1.0, start=2.0, end=2.0)
 @given(counts, wanted_counts, rates, st.floats(-100, 1e4), st.floats(-100, 1e4))
 def test_bounds_stay_inside_the_video(total, wanted, fps, start, end):
     indices = eval_frame_indices(total, wanted, fps=fps, bound=(start, end))

@@ -116,8 +116,10 @@ def eval_frame_indices(
     if bound is not None:
         if timestamps is None and not fps > 0:
             raise ValueError(f"a bound in seconds needs a frame rate above 0, not {fps}")
-        start = max(first_index, seconds_to_index(bound[0], fps, timestamps))
-        end = min(seconds_to_index(bound[1], fps, timestamps), last)
+        start, end = (
+            min(max(seconds_to_index(seconds, fps, timestamps), first_index), last)
+            for seconds in bound
+        )
     segment = (end - start) / num_frames
     indices = [int(start + segment / 2 + np.round(segment * i)) for i in range(num_frames)]
     return [min(max(index, first_index), last) for index in indices]
