@@ -23,7 +23,7 @@ from distime.processing.sampling import train_frame_indices
 STAGES = ("look", "glimpse", "relate", "ground")
 FRAMES = {"look": 1, "glimpse": 4, "relate": 16, "ground": 16}
 """Frames of a video that the model sees in each stage."""
-_FRAMES_PER_VIDEO = 6
+_FRAMES_PER_VIDEO = 4
 _TIMES_PER_VIDEO = 10
 _EXISTENCE_PER_VIDEO = 6
 _GROUNDINGS_PER_VIDEO = 2

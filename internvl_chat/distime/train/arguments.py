@@ -106,6 +106,7 @@ class TrainArguments(TrainingArguments):
     """How it is trained: `transformers.TrainingArguments` with our defaults."""
 
     remove_unused_columns: bool = _help("always off: the collator's columns are all used", False)
+    ddp_find_unused_parameters: bool = _help("off: every parameter always has a gradient", False)
     group_by_length: bool = _help("bring samples of like token length together", False)
     num_train_epochs: float = _help("passes over the data; a fraction takes a part", 1.0)
     logging_steps: float = _help("steps between two lines of the log", 10)
