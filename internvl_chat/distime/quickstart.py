@@ -22,6 +22,7 @@ import numpy as np
 
 from distime.data.curriculum import FRAMES, STAGES, words, write_curriculum
 from distime.data.synthetic import (
+    Event,
     SyntheticVideo,
     charades_annotation,
     charades_database,
@@ -294,14 +295,19 @@ def draw(
     predictions: dict,
     out: Path,
 ) -> None:
-    """Draw a held-out video with the most events: frames, both distributions, answer and truth."""
+    """Draw the answer of median IoU among videos with several events: neither best nor worst."""
     from distime import DisTimeForConditionalGeneration, DisTimeProcessor
     from distime.processing.answers import read_answer
     from distime.processing.prompt import moment_retrieval_question
     from distime.visualize import plot_grounding
 
-    spec = max(specs, key=lambda spec: len(spec.events))
-    event = spec.events[len(spec.events) // 2]
+    def quality(case: tuple[SyntheticVideo, Event]) -> float:
+        answer = predictions[case[0].name][case[1].query]
+        return float(temporal_iou((answer["start"], answer["end"]), (case[1].start, case[1].end)))
+
+    cases = [(spec, event) for spec in specs for event in spec.events if len(spec.events) > 2]
+    cases = cases or [(spec, event) for spec in specs for event in spec.events]
+    spec, event = sorted(cases, key=quality)[len(cases) // 2]
     processor = DisTimeProcessor.from_pretrained(checkpoint)
     model = DisTimeForConditionalGeneration.from_pretrained(checkpoint).eval()
     sample = processor.load_video(videos / spec.file_name)
