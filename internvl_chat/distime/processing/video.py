@@ -526,11 +526,13 @@ class _OtherReader(_FileReader):
                 f"{path}: {type(self).__name__} cannot open it ({error}); try backend='pyav'"
             ) from error
 
+    @abstractmethod
     def _open(self) -> None:
-        raise NotImplementedError
+        """Open the file with the other library."""
 
+    @abstractmethod
     def _read(self, indices: list[int]) -> Sequence[np.ndarray]:
-        raise NotImplementedError
+        """Return the frames of ascending indices, RGB."""
 
     def _decode(self, indices: list[int]) -> list[np.ndarray]:
         try:
