@@ -130,7 +130,9 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse a command line, fine-tune, and return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("distime").setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)  # run with -m, this module has another name
     try:
         run(*parse(argv))
     except ValueError as error:
