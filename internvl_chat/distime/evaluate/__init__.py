@@ -12,7 +12,10 @@ Where to find what::
     journal.py        answers on disk as they come, so that a killed run continues
     processes.py      what processes tell one another
     runner.py         all of it together
-    report.py         pictures of the worst and best samples
+    report.py         a page about a run: metrics, quality of times, examples
+    calibration.py    is a surer time a better one?
+    charts.py         its bar charts
+    pages.py          such a page for everything in a results folder
 
 How to run it: docs/EVALUATION.md. How to add a benchmark: docs/ADD_A_BENCHMARK.md.
 """

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from distime.metrics.files import MetricError, read_json
 from distime.metrics.registry import BENCHMARKS as METRICS
@@ -60,6 +60,13 @@ Answered = Sequence[tuple[Query, "Answer | None"]]
 """Every query in annotation order with its answer; None where the video could not be used."""
 
 
+class Choice(NamedTuple):
+    """How a multiple choice was answered: the right option in words, and whether it was named."""
+
+    expected: str
+    is_right: bool
+
+
 class Benchmark(ABC):
     """Base of the benchmarks. A subclass sets the names below and writes the two methods.
 
@@ -103,6 +110,10 @@ class Benchmark(ABC):
     def truth(self, query: Query) -> list[Event]:
         """Annotated events of a query, for pictures; with words where those are predicted too."""
         return []
+
+    def choice(self, query: Query, answer: Answer) -> Choice | None:
+        """How a multiple choice was answered, for reports; None where the answer names times."""
+        return None
 
     @property
     def title(self) -> str:

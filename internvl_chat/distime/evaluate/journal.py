@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,16 @@ class Journal:
         Raises:
             SettingsError: a file was written with other settings; the message says which.
         """
-        records = Records()
-        for path in self._files():
-            header, *lines = _whole_lines(path) or [self.header]
+        files = [(path, _whole_lines(path) or [self.header]) for path in self._files()]
+        for path, (header, *_) in files:
             self._check(path, header)
-            for line in lines:
-                if "failed" in line:
-                    records.failures[line["key"]] = line["failed"]
-                else:
-                    answers = [answer_from_dict(value) for value in line["answers"]]
-                    records.answers.setdefault(line["key"], answers)
-        for key in records.answers:  # a video that failed once and was mended since
-            records.failures.pop(key, None)
-        return records
+        return _records(lines for _, (_, *lines) in files)
+
+    @staticmethod
+    def read_finished(folder: Path, run_name: str) -> Records:
+        """Read the answers below a results folder, whatever the settings of the run were."""
+        paths = sorted((folder / "answers").glob(f"{run_name}-*.jsonl"))
+        return _records(_whole_lines(path)[1:] for path in paths)
 
     def _check(self, path: Path, header: dict[str, Any]) -> None:
         before, now = header.get("settings", {}), self.header["settings"]
@@ -119,6 +116,20 @@ class Journal:
         """Close the file of this process."""
         if self._stream is not None:
             self._stream.close()
+
+
+def _records(files: Iterable[Sequence[dict[str, Any]]]) -> Records:
+    records = Records()
+    for lines in files:
+        for line in lines:
+            if "failed" in line:
+                records.failures[line["key"]] = line["failed"]
+            else:
+                answers = [answer_from_dict(value) for value in line["answers"]]
+                records.answers.setdefault(line["key"], answers)
+    for key in records.answers:  # a video that failed once and was mended since
+        records.failures.pop(key, None)
+    return records
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

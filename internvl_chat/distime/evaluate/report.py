@@ -1,116 +1,140 @@
-"""Pictures of the worst and the best samples of a run, and one page that holds them all."""
+"""A page about one run: metrics, how good its times are, whether it knows, and what they look like.
+
+The page is one HTML file that fetches nothing: charts are inline SVG, pictures are data addresses,
+and every word that comes from an annotation or a model is escaped.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from distime.evaluate.answering import Task
 from distime.evaluate.benchmark import Answered, Benchmark, Query
+from distime.evaluate.calibration import calibration_bins, rank_correlation
+from distime.evaluate.charts import bar_chart
 from distime.evaluate.settings import Settings
 from distime.metrics.files import write_text
 from distime.metrics.intervals import iou
+from distime.metrics.report import DISTIME_1B
+from distime.metrics.result import Result
 from distime.processing.answers import Answer, Event
 from distime.processing.sampling import sample_video
+from distime.processing.video import VideoError
+from distime.timeline import timeline_svg
 
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto }}
 figure {{ margin: 2rem 0; border-top: 1px solid #ccc; padding-top: 1rem }}
 img {{ max-width: 100%; height: auto }}
-figcaption {{ overflow-wrap: anywhere }}
+figcaption, td {{ overflow-wrap: anywhere }}
 code {{ white-space: pre-wrap }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+td, th {{ padding: 0.15rem 0.8rem; border-bottom: 1px solid #ddd; text-align: left }}
+td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums }}
+svg.chart {{ max-width: 48rem; width: 100% }}
+.note {{ color: #666 }}
 </style>
 <h1>{title}</h1>
-<p>{summary}</p>
-{figures}
+{body}
 </html>
 """
 
 _FIGURE = """<figure id="{anchor}">
 <figcaption><a href="#{anchor}">{place}</a>: <b>{video}</b>, {fit}<br>{words}<br>
 <code>{answer}</code></figcaption>
-<img src="{picture}" alt="{words}" loading="lazy">
+{picture}
 </figure>"""
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """What is known of a run when all is answered.
+
+    Attributes:
+        settings: of the run.
+        benchmark: that it was about.
+        tasks: say where the videos are.
+        answered: every query with its answer.
+        description: what `run.json` holds.
+        score: the metrics, where there are any.
+    """
+
+    settings: Settings
+    benchmark: Benchmark
+    tasks: Sequence[Task]
+    answered: Answered
+    description: Mapping[str, Any] = field(default_factory=dict)
+    score: Result | None = None
+
+
 class Sample(NamedTuple):
-    """An answered query that has a known truth; `fit` is between 0 and 1."""
+    """An answered query that has a known truth; `fit` is between 0 and 1.
+
+    `truth` holds the true events, `expected` the right option of a multiple choice.
+    """
 
     fit: float
     query: Query
     answer: Answer
     truth: list[Event]
+    expected: str = ""
 
 
-def write_report(
-    folder: Path,
-    settings: Settings,
-    benchmark: Benchmark,
-    tasks: Sequence[Task],
-    answered: Answered,
-) -> Path | None:
-    """Draw the `settings.plots` worst and as many best samples into a folder.
+# ------------------------------------------------------------------------------------- pages
 
-    Returns:
-        the page `index.html`, or None where no answered query has a known truth.
+
+def write_report(path: Path, run: FinishedRun, examples: int, pictures: Path | None = None) -> None:
+    """Write the page of a run.
+
+    Args:
+        path: of the HTML file; it appears only when it is complete.
+        run: what it is about.
+        examples: how many of the worst and how many of the best samples to show.
+        pictures: folder to keep the pictures in as well, as PNG files.
     """
-    from distime.visualize import plot_events, plot_grounding
+    known = samples(run)
+    body = [facts_html(run.description), metrics_html(run.score, run.benchmark.name)]
+    if not known:
+        body.append(note("No answered query has a known truth: there is nothing to compare."))
+    elif known[0].expected:
+        right = sum(sample.fit for sample in known)
+        body.append(f"<p>{right:.0f} of {len(known)} answers name the right option.</p>")
+    else:
+        body += [quality_html(known), calibration_html(known)]
+    body.append(examples_html(run, known, examples, pictures))
+    write_page(path, f"{run.benchmark.title}, {run.settings.checkpoint_name}", body)
 
-    samples = []
-    for query, answer in answered:
-        truth = benchmark.truth(query) if answer is not None else []
-        if truth:
-            samples.append(Sample(fit(answer.events, truth), query, answer, truth))
-    if not samples:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    samples.sort(key=lambda sample: sample.fit)
-    chosen = [(f"worst-{i}", sample) for i, sample in enumerate(samples[: settings.plots], 1)]
-    rest = samples[settings.plots :][-settings.plots :]
-    chosen += [(f"best-{i}", sample) for i, sample in enumerate(reversed(rest), 1)]
-    paths = {task.video: task.path for task in tasks}
-    figures = []
-    for name, (value, query, answer, truth) in chosen:
-        shown = sample_video(
-            paths[query.video],
-            settings.num_segments,
-            rule=benchmark.rule,
-            bound=query.bound,
-            backend=settings.video_backend,
-        )
-        picture, words = folder / f"{name}.png", query.title or query.question
-        frames = {"frames": shown.frames, "frame_times": shown.times, "duration": shown.duration}
-        if any(event.text for event in truth):
-            plot_events(picture, **frames, title=query.video, events=answer.events, truth=truth)
-        else:
-            windows = [(event.start, event.end) for event in truth]
-            plot_grounding(picture, **frames, query=words, events=answer.events, truth=windows)
-        values = {
-            "anchor": name,
-            "place": name.replace("-", " "),
-            "video": query.video,
-            "fit": f"IoU {value:.3f}",
-            "words": words,
-            "answer": answer.readable,
-            "picture": f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
-        }
-        figures.append(_FIGURE.format(**{key: html.escape(text) for key, text in values.items()}))
-    mean = sum(sample.fit for sample in samples) / len(samples)
-    page = _PAGE.format(
-        title=html.escape(f"{benchmark.title}, {settings.checkpoint_name}"),
-        summary=f"{len(samples)} answered queries, mean IoU {mean:.3f}. Shown are the "
-        f"{min(settings.plots, len(samples))} worst, then the {len(rest)} best.",
-        figures="\n".join(figures),
-    )
-    write_text(folder / "index.html", page)
-    return folder / "index.html"
+
+def write_page(path: Path, title: str, body: Iterable[str]) -> None:
+    """Write an HTML file with a title (plain text) above a body (HTML)."""
+    write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(filter(None, body))))
+
+
+def samples(run: FinishedRun) -> list[Sample]:
+    """The answered queries whose truth is known, the worst first."""
+    known = []
+    for query, answer in run.answered:
+        if answer is None:
+            continue
+        if choice := run.benchmark.choice(query, answer):
+            known.append(Sample(float(choice.is_right), query, answer, [], choice.expected))
+        elif truth := run.benchmark.truth(query):
+            known.append(Sample(fit(answer.events, truth), query, answer, truth))
+    return sorted(known, key=lambda sample: sample.fit)
 
 
 def fit(events: Sequence[Event], truth: Sequence[Event]) -> float:
@@ -119,11 +143,234 @@ def fit(events: Sequence[Event], truth: Sequence[Event]) -> float:
     With words (dense captioning) the mean over the true events of the best IoU that any event has
     with them; without (moment retrieval) the best IoU of the first event, the one that counts.
     """
+    if not _is_captioning(truth):
+        return max((_best(event, truth) for event in events[:1]), default=0.0)
+    return sum(_best(true, events) for true in truth) / len(truth)
 
-    def overlap(event: Event, true: Event) -> float:
-        return iou((event.start, event.end), (true.start, true.end))
 
-    if not any(event.text for event in truth):
-        return max((overlap(event, true) for event in events[:1] for true in truth), default=0.0)
-    best = [max((overlap(event, true) for event in events), default=0.0) for true in truth]
-    return sum(best) / len(best)
+def _best(event: Event, others: Sequence[Event]) -> float:
+    overlaps = (iou((event.start, event.end), (other.start, other.end)) for other in others)
+    return max(overlaps, default=0.0)
+
+
+def _is_captioning(truth: Sequence[Event]) -> bool:
+    return any(event.text for event in truth)
+
+
+# ---------------------------------------------------------------------------------- sections
+
+
+def facts_html(description: Mapping[str, Any]) -> str:
+    """What `run.json` says, in a table: counts, settings, versions, time."""
+    settings = description.get("settings", {})
+    asked = ("checkpoint", "num_segments", "dtype", "quantize", "limit")
+    rows = {name.replace("_", " "): str(n) for name, n in description.get("counts", {}).items()}
+    rows |= {name: str(settings[name]) for name in asked if settings.get(name) is not None}
+    versions = description.get("versions", {})
+    shown = ("distime", "torch", "transformers", "gpu")
+    rows["versions"] = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
+    parts = [table_html([[name, value] for name, value in rows.items() if value != ""])]
+    failures = description.get("failures", [])
+    if failures:
+        parts.append("<h2>Videos that could not be used</h2>")
+        parts.append(table_html([[one["video"], one["reason"]] for one in failures]))
+    return "\n".join(parts)
+
+
+def metrics_html(score: Result | None, benchmark: str) -> str:
+    """The metrics in percent, beside those of the published 1B predictions."""
+    if score is None:
+        return note(
+            "No metrics: there is no score.json of this run. The command that answered the "
+            "queries writes it unless --no-score or --limit was given."
+        )
+    published = DISTIME_1B.get(benchmark, {})
+    rows = [[name, value, published.get(name, "")] for name, value in score.metrics.items()]
+    parts = ["<h2>Metrics</h2>"]
+    parts.append(table_html(rows, ["percent", "this run", "published 1B predictions"]))
+    parts.append(note("The published ones answer the official queries; compare only such runs."))
+    if score.published_as_run:
+        rows = [[name, value] for name, value in score.published_as_run.items()]
+        parts.append(table_html(rows, ["as the published scorer computes it", "this run"]))
+    parts.append(table_html([[name, count] for name, count in score.counts.items()]))
+    parts += [note(f"Note: {warning}") for warning in score.warnings]
+    return "\n".join(parts)
+
+
+def quality_html(known: Sequence[Sample], bins: int = 20) -> str:
+    """A histogram of the fits, and what it cannot show."""
+    fits = np.array([sample.fit for sample in known])
+    counts, edges = np.histogram(fits, bins=bins, range=(0, 1))
+    captioning = _is_captioning(known[0].truth)
+    what = (
+        "Of each video: the mean over its true events of the best IoU that an answer has with them."
+        if captioning
+        else "IoU of the first time of each answer with the true interval that fits it best."
+    )
+    chart = bar_chart(
+        counts.tolist(),
+        [f"{edge:.1f}" if number % 2 == 0 else "" for number, edge in enumerate(edges[:-1])],
+        title="Histogram of the IoU",
+        axis="IoU (each bar begins at its number)",
+        notes=[str(count) if count else "" for count in counts.tolist()],
+    )
+    nothing = sum(not sample.answer.events for sample in known)
+    return (
+        f"<h2>How good the times are</h2>\n<p>{what} Mean {fits.mean():.3f}, median "
+        f"{np.median(fits):.3f}; {(fits == 0).sum()} of {len(fits)} do not overlap at all, "
+        f"{nothing} of these because the answer names no time.</p>\n{chart}"
+    )
+
+
+def calibration_html(known: Sequence[Sample]) -> str:
+    """Confidence against IoU: bins, and their rank correlation in words."""
+    pairs = [
+        (event.confidence, _best(event, sample.truth))
+        for sample in known
+        for event in (sample.answer.events if _is_captioning(sample.truth) else
+                      sample.answer.events[:1])
+        if math.isfinite(event.confidence)
+    ]  # fmt: skip
+    heading = "<h2>Does it know?</h2>\n"
+    if not pairs:
+        return heading + note("The answers hold no confidence, so there is nothing to compare.")
+    confidence, overlap = zip(*pairs, strict=True)
+    bins = calibration_bins(confidence, overlap)
+    chart = bar_chart(
+        [one.mean_iou for one in bins],
+        [f"{one.low:.2f}–{one.high:.2f}" for one in bins],
+        title="Mean IoU by confidence",
+        axis=f"confidence ({len(bins)} bins of equal count)",
+        notes=[f"{one.mean_iou:.2f}" for one in bins],
+        top=1,
+    )
+    rows = [
+        [f"{one.low:.3f} – {one.high:.3f}", one.count, 100 * one.mean_iou, 100 * one.hits]
+        for one in bins
+    ]
+    table = table_html(rows, ["confidence", "times", "mean IoU (%)", "IoU ≥ 0.5 (%)"])
+    return (
+        f"{heading}<p>The confidence of a time is 1 minus the mean normalised entropy of its two "
+        f"distributions: the narrower, the surer. {verdict(confidence, overlap)}</p>\n"
+        f"{chart}\n{table}"
+    )
+
+
+def verdict(confidence: Sequence[float], overlap: Sequence[float]) -> str:
+    """Say in a sentence whether surer times are better ones."""
+    count, rho = len(confidence), rank_correlation(confidence, overlap)
+    if math.isnan(rho):
+        return f"The {count} times do not differ enough for a rank correlation."
+    error = 1 / math.sqrt(count - 1)
+    measured = (
+        f"Spearman's rank correlation of confidence and IoU is {rho:+.2f} over {count} times"
+        f" (±{2 * error:.2f} is what chance does):"
+    )
+    if abs(rho) <= 2 * error:
+        return f"{measured} no relation is seen."
+    return f"{measured} narrower distributions are {'better' if rho > 0 else 'worse'} ones."
+
+
+def examples_html(
+    run: FinishedRun, known: Sequence[Sample], examples: int, pictures: Path | None
+) -> str:
+    """The worst and the best samples, with pictures where answers name times."""
+    if not examples:
+        return ""
+    if known:
+        worst, rest = known[:examples], known[examples:][-examples:]
+        chosen = [(f"worst-{i}", sample) for i, sample in enumerate(worst, 1)]
+        chosen += [(f"best-{i}", sample) for i, sample in enumerate(reversed(rest), 1)]
+    else:
+        some = [(query, answer) for query, answer in run.answered if answer is not None]
+        chosen = [
+            (f"answer-{i}", Sample(math.nan, query, answer, []))
+            for i, (query, answer) in enumerate(some[:examples], 1)
+        ]
+    if not chosen:
+        return ""
+    paths = {task.video: task.path for task in run.tasks}
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="distime-report-") as temporary:
+        folder = pictures or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for anchor, sample in chosen:
+            values = {
+                "anchor": anchor,
+                "place": anchor.replace("-", " "),
+                "video": sample.query.video,
+                "fit": _fit_words(sample),
+                "words": sample.query.title or sample.query.question,
+                "answer": sample.answer.readable or "(no words)",
+            }
+            values = {name: html.escape(text) for name, text in values.items()}
+            picture = _picture_html(folder / f"{anchor}.png", run, sample, paths)
+            figures.append(_FIGURE.format(**values, picture=picture))
+    return "\n".join(["<h2>Examples</h2>", *figures])
+
+
+def _fit_words(sample: Sample) -> str:
+    if sample.expected:
+        return f"{'right' if sample.fit else 'wrong'}: expected {sample.expected}"
+    return "the truth is not known" if math.isnan(sample.fit) else f"IoU {sample.fit:.3f}"
+
+
+def _picture_html(path: Path, run: FinishedRun, sample: Sample, paths: Mapping[str, Path]) -> str:
+    """Frames with answer and truth; without the video, the two as timelines."""
+    if sample.expected or not (sample.answer.events or sample.truth):
+        return ""
+    try:
+        _draw(path, run, sample, paths[sample.query.video])
+    except VideoError as error:
+        lines = [("predicted", sample.answer.events), ("true", sample.truth)]
+        drawn = [
+            f"<p>{name}</p>{timeline_svg(events, sample.answer.duration)}"
+            for name, events in lines
+            if events and sample.answer.duration > 0
+        ]
+        return "\n".join([note(f"No frames: {error}"), *drawn])
+    content = base64.b64encode(path.read_bytes()).decode()
+    words = html.escape(sample.query.title or sample.query.question)
+    return f'<img src="data:image/png;base64,{content}" alt="{words}" loading="lazy">'
+
+
+def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
+    from distime.visualize import plot_events, plot_grounding
+
+    shown = sample_video(
+        video,
+        run.settings.num_segments,
+        rule=run.benchmark.rule,
+        bound=sample.query.bound,
+        backend=run.settings.video_backend,
+    )
+    frames = {"frames": shown.frames, "frame_times": shown.times, "duration": shown.duration}
+    events, truth, query = sample.answer.events, sample.truth, sample.query
+    if _is_captioning(truth or events):
+        plot_events(path, **frames, title=query.video, events=events, truth=truth)
+    else:
+        windows = [(event.start, event.end) for event in truth]
+        words = query.title or query.question
+        plot_grounding(path, **frames, query=words, events=events, truth=windows)
+
+
+def table_html(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
+    """A table; numbers stand on the right, those with a fraction with two digits of it."""
+    if not rows:
+        return ""
+
+    def cell(value: Any, tag: str = "td") -> str:
+        is_number = isinstance(value, int | float)
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        kind = ' class="number"' if is_number else ""
+        return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
+
+    lines = ["".join(map(cell, row)) for row in rows]
+    if header:
+        lines.insert(0, "".join(cell(name, "th") for name in header))
+    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+
+
+def note(text: str) -> str:
+    """A remark in plain text."""
+    return f'<p class="note">{html.escape(text)}</p>'

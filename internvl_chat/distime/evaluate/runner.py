@@ -23,8 +23,9 @@ from distime.evaluate.benchmark import Answered, Benchmark, Query, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
+from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
-from distime.metrics.files import MetricError, write_json, write_text
+from distime.metrics.files import MetricError, read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -100,19 +101,23 @@ def plan(benchmark: Benchmark, settings: Settings) -> tuple[list[Query], list[Ta
             f"--annotation {settings.annotation}: {len(repeated)} ids stand in it more than once, "
             f"first {repeated[0]}"
         )
-    finder = VideoFinder(settings.video_root)
+    tasks = group(queries, settings.video_root)
+    if not any(task.path.exists() for task in tasks):
+        raise SettingsError(
+            f"--video-root {settings.video_root}: none of the {len(tasks)} videos is there, "
+            f"first {tasks[0].path}"
+        )
+    return queries, tasks
+
+
+def group(queries: Sequence[Query], video_root: Path) -> list[Task]:
+    """Group queries into tasks; videos that are not there have the path they should have."""
+    finder = VideoFinder(video_root)
     groups: dict[Any, list[Query]] = {}
     for query in queries:
         groups.setdefault((query.video, query.bound), []).append(query)
     paths = {video: finder.find(video) for video, _ in groups}
-    if not any(path.exists() for path in paths.values()):
-        raise SettingsError(
-            f"--video-root {settings.video_root}: none of the {len(paths)} videos is there, "
-            f"first {next(iter(paths.values()))}"
-        )
-    return queries, [
-        Task(video, paths[video], tuple(group)) for (video, _), group in groups.items()
-    ]
+    return [Task(video, paths[video], tuple(asked)) for (video, _), asked in groups.items()]
 
 
 def answer_all(
@@ -176,18 +181,9 @@ def finish(
     """Write the result files, score them, and write `run.json`."""
     out_dir = settings.out_dir
     out_dir.mkdir(parents=True, exist_ok=True)
-    answers = {
-        query.id: answer
-        for task in tasks
-        for query, answer in zip(task.queries, records.answers.get(task.key, ()), strict=False)
-    }
-    answered = [(query, answers.get(query.id)) for query in queries]
+    answered = match(queries, tasks, records)
+    answers = [answer for _, answer in answered if answer is not None]
     path = benchmark.write(answered, out_dir)
-    if settings.plots:
-        from distime.evaluate.report import write_report
-
-        if write_report(out_dir / "plots", settings, benchmark, tasks, answered) is None:
-            logger.warning("--plots %d: no answered query has known times", settings.plots)
     if settings.dump_distributions:
         write_text(out_dir / "distributions.jsonl", distributions(answered))
     failures = [
@@ -218,9 +214,9 @@ def finish(
             "videos": len(tasks),
             "queries": len(queries),
             "answered": len(answers),
-            "without_time": sum(not answer.events for answer in answers.values()),
+            "without_time": sum(not answer.events for answer in answers),
             "reversed": sum(
-                event.start > event.end for answer in answers.values() for event in answer.events
+                event.start > event.end for answer in answers for event in answer.events
             ),
             "failed_videos": len(failures),
         },
@@ -230,7 +226,56 @@ def finish(
     }
     stage = f"_stage{settings.stage}" if settings.stage else ""
     write_json(out_dir / f"run{stage}.json", description)
+    if settings.plots:
+        run = FinishedRun(settings, benchmark, tasks, answered, description, score)
+        write_report(out_dir / "plots" / "index.html", run, settings.plots, out_dir / "plots")
     return Result(path, description, score, problem)
+
+
+def read_finished(
+    path: Path, annotation: Path | None = None, video_root: Path | None = None
+) -> FinishedRun:
+    """Read a run back from its folder.
+
+    Args:
+        path: of its `run.json`; answers are read from `answers/` beside it.
+        annotation: where it is now; by default where it was.
+        video_root: likewise. Videos need not be there.
+
+    Raises:
+        SettingsError: the annotation cannot be read, or there are no answers.
+        MetricError: `run.json` cannot be read.
+    """
+    description, _ = read_json(path, "run.json of an evaluation")
+    moved = {"annotation": annotation, "video_root": video_root, "out_dir": path.parent}
+    moved = {name: value for name, value in moved.items() if value is not None}
+    settings = Settings.recorded(description["settings"] | moved)
+    benchmark = BENCHMARKS[settings.benchmark](settings)
+    queries = list(benchmark.queries())[: settings.limit]
+    tasks = group(queries, settings.video_root)
+    answered = match(queries, tasks, Journal.read_finished(path.parent, settings.run_name))
+    if not any(answer for _, answer in answered):
+        raise SettingsError(
+            f"{path.parent / 'answers'}: no answer to a query of {settings.annotation}; give the "
+            "annotation of the run with --annotation, or answer again"
+        )
+    return FinishedRun(settings, benchmark, tasks, answered, description, read_score(path.parent))
+
+
+def read_score(folder: Path) -> metrics.Result | None:
+    """The metrics of a run, where its folder has them."""
+    path = folder / "score.json"
+    return metrics.Result.read(path) if path.is_file() else None
+
+
+def match(queries: Sequence[Query], tasks: Sequence[Task], records: Records) -> Answered:
+    """Put every query, in annotation order, beside its answer."""
+    answers = {
+        query.id: answer
+        for task in tasks
+        for query, answer in zip(task.queries, records.answers.get(task.key, ()), strict=False)
+    }
+    return [(query, answers.get(query.id)) for query in queries]
 
 
 def distributions(answered: Answered) -> str:

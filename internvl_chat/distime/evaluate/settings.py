@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,19 @@ class Settings:
         self._check_checkpoint()
         self._fill_in(BENCHMARKS[self.benchmark])
         self._check_files(BENCHMARKS[self.benchmark])
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> Settings:
+        """Restore the settings of a finished run from what `to_dict` gave.
+
+        Nothing is checked again: the checkpoint may be gone by now.
+        """
+        settings = object.__new__(cls)
+        for one in fields(cls):
+            value = values.get(one.name, one.default)
+            is_path = "Path" in one.type and value is not None
+            setattr(settings, one.name, Path(value) if is_path else value)
+        return settings
 
     @classmethod
     def options(cls) -> list[Field]:

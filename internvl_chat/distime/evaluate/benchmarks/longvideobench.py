@@ -11,11 +11,13 @@ from distime.evaluate.benchmark import (
     UNANSWERED,
     Answered,
     Benchmark,
+    Choice,
     Query,
 )
 from distime.evaluate.subtitles import Subtitle, SubtitledProcessor, read_subtitles
 from distime.metrics.files import MetricError, read_json, write_json
 from distime.metrics.multiple_choice import Row, names_right_option
+from distime.processing.answers import Answer
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.prompt import longvideobench_question
 from distime.processing.video import VideoError
@@ -48,8 +50,7 @@ class LongVideoBench(Benchmark):
         """Write rows to `result.json` and the accuracy (a fraction) to `metrics.json`."""
         rows = []
         for query, answer in answered:
-            number = query.item["correct_choice"]
-            truth = f"{chr(ord('A') + number)}. {query.item['candidates'][number]}"
+            truth = right_option(query.item)
             rows.append(
                 {
                     "question": self.shown_question(query),
@@ -63,6 +64,11 @@ class LongVideoBench(Benchmark):
         path = out_dir / "result.json"
         write_json(path, rows)
         return path
+
+    def choice(self, query: Query, answer: Answer) -> Choice:
+        """By the metric's rule."""
+        expected = right_option(query.item)
+        return Choice(expected, names_right_option(Row(answer.text, expected, "")))
 
     def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
         """With `--subtitles`, show them between the frames."""
@@ -84,3 +90,9 @@ class LongVideoBench(Benchmark):
 def video_name(item: dict) -> str:
     """The video's file, or its id where the annotation names no file."""
     return item.get("video_path") or item["video_id"]
+
+
+def right_option(item: dict) -> str:
+    """The right option, `B. It rains.`."""
+    number = item["correct_choice"]
+    return f"{chr(ord('A') + number)}. {item['candidates'][number]}"

@@ -6,9 +6,17 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from distime.evaluate.benchmark import UNANSWERED, Answered, Benchmark, Query, SettingsError
+from distime.evaluate.benchmark import (
+    UNANSWERED,
+    Answered,
+    Benchmark,
+    Choice,
+    Query,
+    SettingsError,
+)
 from distime.metrics.files import write_json
 from distime.metrics.multiple_choice import Row, names_right_option
+from distime.processing.answers import Answer
 from distime.processing.prompt import mvbench_question
 
 logger = logging.getLogger(__name__)
@@ -86,11 +94,10 @@ class MVBench(Benchmark):
         right: dict[str, list[bool]] = {}
         for query, answer in answered:
             task, item = query.item
-            letter = chr(ord("A") + item["candidates"].index(item["answer"]))
             row = {
                 "question": self.shown_question(query),
                 "pred": answer.text if answer is not None else UNANSWERED,
-                "gt": f"({letter}) {item['answer']}",
+                "gt": right_option(item),
                 "task_type": task,
             }
             rows.append(row)
@@ -102,3 +109,15 @@ class MVBench(Benchmark):
         path = out_dir / "MVBench.json"
         write_json(path, rows)
         return path
+
+    def choice(self, query: Query, answer: Answer) -> Choice:
+        """By the metric's rule."""
+        task, item = query.item
+        expected = right_option(item)
+        return Choice(expected, names_right_option(Row(answer.text, expected, task)))
+
+
+def right_option(item: dict) -> str:
+    """The right option as published files hold it, `(B) Down.`."""
+    letter = chr(ord("A") + item["candidates"].index(item["answer"]))
+    return f"({letter}) {item['answer']}"

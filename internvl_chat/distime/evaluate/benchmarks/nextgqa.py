@@ -11,12 +11,13 @@ from distime.evaluate.benchmark import (
     NO_ANSWER,
     Answered,
     Benchmark,
+    Choice,
     Query,
     SettingsError,
     rounded_intervals,
 )
 from distime.metrics.files import write_json
-from distime.processing.answers import Event
+from distime.processing.answers import Answer, Event
 from distime.processing.prompt import nextgqa_choice_question, nextgqa_time_question
 
 TIMES, ANSWERS = "result_timestamp.json", "result.json"
@@ -103,6 +104,14 @@ class NextGQA(Benchmark):
         _, video, *_, number = query.id.split("_")
         locations = self._locations.get(video, {}).get("location", {})
         return [Event(*window) for window in locations.get(number, [])]
+
+    def choice(self, query: Query, answer: Answer) -> Choice | None:
+        """The option that stage 2 names."""
+        if self.settings.stage == 1:
+            return None
+        right = query.item["answer"]
+        expected = f"({right}) {query.item[f'a{right}']}"
+        return Choice(expected, str(chosen_option(answer.text)) == str(right))
 
     @cached_property
     def _locations(self) -> dict[str, dict]:

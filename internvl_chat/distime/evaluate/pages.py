@@ -1,0 +1,105 @@
+"""Report pages of everything in a results folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from distime.evaluate.benchmark import SettingsError
+from distime.evaluate.report import facts_html, metrics_html, note, write_page, write_report
+from distime.evaluate.runner import read_finished, read_score
+from distime.metrics.files import MetricError, expect, read_json
+from distime.metrics.registry import BENCHMARKS, prediction_files
+from distime.metrics.report import score_run
+
+RUNS = ("run.json", "run_stage1.json", "run_stage2.json")
+"""What evaluation writes about a run."""
+
+
+def write_pages(
+    results_dir: Path,
+    *,
+    examples: int,
+    annotation: Path | None = None,
+    video_root: Path | None = None,
+    on_problem: Callable[[str], None] = lambda message: None,
+) -> Iterator[Path]:
+    """Write a page beside every run: `report.html`, for a stage of a run `report_stage1.html`.
+
+    Predictions without a `run.json`, such as published ones, get a page with their metrics alone.
+
+    Args:
+        results_dir: folder of one run, or one that holds `<Benchmark>/<checkpoint>/`.
+        examples: how many of the worst and how many of the best samples to show.
+        annotation: of the one run, if it is not where it was.
+        video_root: likewise.
+        on_problem: called with a message for whatever a page has to do without.
+
+    Yields:
+        the paths of the pages, as they are written.
+
+    Raises:
+        MetricError: there is nothing to report, or several runs for one annotation.
+    """
+    expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
+    runs = sorted(p for p in results_dir.rglob("run*.json") if p.name in RUNS)
+    folders = {path.parent for path in runs}
+    others = [
+        (name, path)
+        for name, entry in BENCHMARKS.items()
+        for path in prediction_files(
+            entry, {results_dir, *(results_dir / entry.title).glob("*")} - folders
+        )
+        if path.parent.parent.name == entry.title
+    ]
+    expect(
+        runs or others,
+        str(results_dir),
+        "it holds no run.json and no predictions; make some with "
+        "`sh internvl_chat/evaluate.sh CHECKPOINT BENCHMARK`.",
+    )
+    moved = annotation or video_root
+    expect(
+        not moved or len(runs) == 1,
+        str(results_dir),
+        f"--annotation and --video-root belong to one run, and here are {len(runs)}; give the "
+        "folder of one.",
+    )
+    for path in runs:
+        page = path.with_name(path.name.replace("run", "report", 1)).with_suffix(".html")
+        try:
+            write_report(page, read_finished(path, annotation, video_root), examples)
+        except (SettingsError, MetricError) as error:
+            on_problem(f"{page}: without samples: {error}")
+            _write_without_samples(page, path, str(error))
+        yield page
+    for name, path in others:
+        page = path.with_name("report.html")
+        try:
+            score = score_run(name, path)
+        except MetricError as error:
+            on_problem(str(error))
+            continue
+        why = note(
+            "These predictions have no run.json and no answers/ beside them, which evaluation "
+            "writes: their confidences are unknown."
+        )
+        title = f"{BENCHMARKS[name].title}, {path.parent.name}"
+        write_page(page, title, [metrics_html(score, name), why])
+        yield page
+
+
+def _write_without_samples(page: Path, run: Path, problem: str) -> None:
+    description, _ = read_json(run, "run.json of an evaluation")
+    settings = description["settings"]
+    name = settings["benchmark"]
+    body = [
+        facts_html(description),
+        metrics_html(read_score(run.parent), name),
+        note(
+            f"The answers cannot be shown: {problem}. Paths are those that the evaluation was "
+            "given: call `distime report` from the same folder, or name them with --annotation "
+            "and --video-root."
+        ),
+    ]
+    write_page(page, f"{BENCHMARKS[name].title}, {Path(settings['checkpoint']).name}", body)

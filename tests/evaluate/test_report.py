@@ -1,0 +1,224 @@
+"""The page about a run: numbers worked out by hand, everything escaped, nothing fetched."""
+
+import json
+import math
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from distime.cli import main
+from distime.evaluate import Settings, run
+from distime.evaluate.calibration import calibration_bins, rank_correlation
+from distime.evaluate.charts import bar_chart
+from distime.evaluate.journal import answer_to_dict
+from distime.evaluate.report import fit, verdict
+from distime.evaluate.runner import group
+from distime.metrics import Result
+from distime.processing.answers import Answer, Event
+from evaluate.tiny_benchmarks import write_json
+
+NASTY = '<img src=x onerror="alert(1)"> & "a"'
+
+
+class Page(HTMLParser):
+    """What stands on a page: its tables, its words, and what it would fetch."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.rows, self.words, self.fetched, self.tags = [], "", [], []
+        self.in_cell = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+        for name, value in attributes:
+            is_link = name in ("src", "href", "data", "poster")
+            if is_link and not value.startswith(("data:", "#")):
+                self.fetched.append(value)
+            assert not name.startswith("on")
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.words += data
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    def row(self, *begin):
+        return next(row for row in self.rows if row[: len(begin)] == list(begin))
+
+
+def test_rank_correlation():
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
+    assert rank_correlation([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    assert rank_correlation([0, 5, 5, 9], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert math.isnan(rank_correlation([1, 1], [1, 2]))
+    assert math.isnan(rank_correlation([1], [2]))
+
+
+def test_calibration_bins_are_of_equal_count():
+    sure = [0.9, 0.1, 0.8, 0.2]
+    low, high = calibration_bins(sure, [1.0, 0.0, 0.5, 0.4], least=2)
+    assert (low.low, low.high, low.count, low.mean_iou, low.hits) == (0.1, 0.2, 2, 0.2, 0.0)
+    assert (high.low, high.high, high.count, high.mean_iou, high.hits) == (0.8, 0.9, 2, 0.75, 1.0)
+    assert [b.count for b in calibration_bins(range(105), [0.5] * 105)] == [11] * 5 + [10] * 5
+    assert calibration_bins([], []) == [] and len(calibration_bins([0.5], [1.0])) == 1
+
+
+def test_what_is_said_about_confidence():
+    rising = np.linspace(0, 1, 50)
+    assert verdict(rising, rising).endswith("narrower distributions are better ones.")
+    assert verdict(rising, rising[::-1]).endswith("narrower distributions are worse ones.")
+    assert verdict(rising, [0, 1] * 25).endswith("no relation is seen.")
+    assert "do not differ enough" in verdict([0.5, 0.5], [0, 1])
+
+
+def test_fit_of_captions_counts_every_true_event():
+    truth = [Event(0, 10, text="a"), Event(20, 30, text="b")]
+    assert fit([Event(0, 5), Event(50, 60)], truth) == 0.25
+    assert fit([], truth) == 0
+    assert fit([Event(0, 5), Event(0, 10)], [Event(0, 10)]) == 0.5  # only the first one counts
+
+
+def test_bars_are_as_high_as_their_values():
+    svg = bar_chart([1, 0.5], ["a", NASTY], title="t", axis="x", top=2)
+    heights = [float(part.split('"')[0]) for part in svg.split('height="')[1:]]
+    assert heights[0] == 2 * heights[1] > 0
+    assert NASTY not in svg and "&lt;img" in svg
+
+
+def event(start, end, confidence):
+    return Event(start, end, confidence, np.full((2, 5), 0.2, np.float32))
+
+
+@pytest.fixture
+def hand_made(tmp_path):
+    """A run of Charades whose IoUs are 1, 0.5, 0 and, where no time was named, 0; no videos."""
+    words = ["opens", "closes", NASTY, "sits"]
+    items = [
+        {"video": "v", "query": query, "duration": 20.0, "relevant_windows": [[4.0, 8.0]]}
+        for query in words
+    ]
+    annotation = write_json(tmp_path / "test_float.json", items)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    (tmp_path / "videos").mkdir()
+    folder = tmp_path / "results" / "Charades-STA" / "mine"
+    settings = Settings(
+        checkpoint=tmp_path / "checkpoint", benchmark="charades", annotation=annotation,
+        video_root=tmp_path / "videos", out_dir=folder, ground_truth=annotation,
+    )  # fmt: skip
+    said = ["It is <TIME_STAMP>.", "<TIME_STAMP>", f"{NASTY} <TIME_STAMP>", "never"]
+    events = [(event(4, 8, 0.9),), (event(4, 6, 0.7),), (event(10, 12, 0.2),), ()]
+    answers = [Answer(*pair, 20.0) for pair in zip(said, events, strict=True)]
+    from distime.evaluate.benchmarks import BENCHMARKS
+
+    queries = list(BENCHMARKS["charades"](settings).queries())
+    (task,) = group(queries, settings.video_root)
+    lines = [
+        {"settings": {}},
+        {"key": task.key, "video": "v", "answers": [answer_to_dict(a) for a in answers]},
+    ]
+    (folder / "answers").mkdir(parents=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "answers" / "charades-a.jsonl").write_text(text)
+    counts = {"videos": 1, "queries": 4, "answered": 4, "without_time": 1}
+    description = {"run": "charades", "settings": settings.to_dict(), "counts": counts}
+    write_json(folder / "run.json", description)
+    Result("charades", {"mIoU": 37.5}, {"missing": 0}, warnings=(NASTY,)).write(
+        folder / "score.json"
+    )
+    return folder
+
+
+def test_a_hand_made_run(hand_made, capsys):
+    shutil.rmtree(hand_made.parents[2] / "checkpoint")  # a report needs no checkpoint
+    assert main(["report", str(hand_made), "--html", "--examples", "2"]) == 0
+    assert capsys.readouterr().out == f"wrote {hand_made / 'report.html'}\n"
+    page = Page(hand_made / "report.html")
+    assert page.row("mIoU") == ["mIoU", "37.50", "52.03"]
+    assert page.row("without time") == ["without time", "1"]
+    assert "Mean 0.375, median 0.250; 2 of 4 do not overlap at all, 1 of these" in page.words
+    # Of the three times: confidences 0.2, 0.7, 0.9 and IoUs 0, 0.5, 1.
+    assert page.row("0.200 – 0.900") == ["0.200 – 0.900", "3", "50.00", "66.67"]
+    assert "is +1.00 over 3 times" in page.words
+    figures = page.words.split("Examples")[1]
+    places = [figures.index(f"{name} {number}") for name in ("worst", "best") for number in (1, 2)]
+    assert places == sorted(places)
+    # The video is not there, and the page does with timelines.
+    assert page.words.count("No frames: ") == 4 and "img" not in page.tags
+    assert page.tags.count("svg") == 2 + 4 + 3
+    assert page.words.count(NASTY) >= 3 and not page.fetched
+
+
+def test_an_annotation_that_is_gone(hand_made, capsys, tmp_path):
+    moved = tmp_path / "elsewhere.json"
+    (tmp_path / "test_float.json").rename(moved)
+    assert main(["report", str(hand_made), "--html"]) == 1
+    assert "test_float.json: no such file" in capsys.readouterr().err
+    page = Page(hand_made / "report.html")
+    assert page.row("mIoU")[1] == "37.50" and "cannot be shown" in page.words
+    assert main(["report", str(hand_made), "--html", "--annotation", str(moved)]) == 0
+    assert "is +1.00 over 3 times" in Page(hand_made / "report.html").words
+    shutil.rmtree(hand_made / "answers")
+    assert main(["report", str(hand_made), "--html", "--annotation", str(moved)]) == 1
+    assert "no answer to a query" in capsys.readouterr().err
+
+
+def test_predictions_alone_have_their_metrics(hand_made):
+    (hand_made / "run.json").unlink()
+    (hand_made / "results.json").write_text("{}")
+    (hand_made / "score.json").touch()
+    assert main(["report", str(hand_made.parents[1]), "--html"]) == 0
+    page = Page(hand_made / "report.html")
+    assert page.row("mIoU")[1] == "37.50" and "confidences are unknown" in page.words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent", "--html"], "no such folder"),
+        ([".", "--html"], "holds no run.json"),
+        ([".", "--examples", "3"], "--examples: it belongs to --html"),
+        ([".", "--html", "--output", "x"], "--output: it names the table's file"),
+        ([".", "--html", "--examples", "-1"], "--examples -1: give 0 or more"),
+    ],
+)
+def test_wrong_calls(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_every_benchmark_has_a_page(one_process, tmp_path, capsys):
+    """Moments, stages, dense captions and multiple choice, answered by a random model."""
+    out = one_process["charades"][0]["out_dir"].parent
+    shutil.copytree(out, tmp_path / "out")
+    assert main(["report", str(tmp_path / "out"), "--html", "--examples", "1"]) == 0
+    pages = {path.stem + path.parent.name: Page(path) for path in tmp_path.rglob("*.html")}
+    assert len(pages) == len(one_process)
+    for name, page in pages.items():
+        assert not page.fetched and page.row("queries")
+        if name in ("reportmvbench", "reportlongvideobench", "report_stage2nextgqa"):
+            assert "answers name the right option" in page.words and "expected " in page.words
+        else:
+            assert "How good the times are" in page.words and "worst 1" in page.words
+            assert page.tags.count("img") == 2, name
+
+
+def test_a_run_draws_the_same_page(one_process, tmp_path):
+    settings, _ = one_process["charades"]
+    folder = tmp_path / "again"
+    shutil.copytree(settings["out_dir"], folder)
+    run(Settings(**settings | {"out_dir": folder, "plots": 2}))
+    assert main(["report", str(folder), "--html", "--examples", "2"]) == 0
+    assert (folder / "plots/index.html").read_text() == (folder / "report.html").read_text()
