@@ -10,6 +10,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from distime.data.dataset import DataSettings
 from distime.model.config import DISTRIBUTION_REDUCTIONS
+from distime.train.distributed import prepare_deepspeed
 
 
 class ArgumentError(ValueError):
@@ -114,6 +115,8 @@ class TrainArguments(TrainingArguments):
     cpu_threads: int | None = _help("threads of torch on a CPU", None)
 
     def __post_init__(self):
+        if self.deepspeed:
+            prepare_deepspeed()
         super().__post_init__()
         self.remove_unused_columns = False
         if self.resume not in ("", "none", "auto"):

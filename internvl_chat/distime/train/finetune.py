@@ -27,6 +27,7 @@ from distime.train.arguments import (
     TrainArguments,
     parse,
 )
+from distime.train.distributed import gather_weights, whole_model
 from distime.train.lora import merge_lora, select_trainable
 from distime.train.trainer import DisTimeTrainer
 
@@ -43,12 +44,13 @@ def load_model(
     """
     # DeepSpeed keeps float32 masters itself; elsewhere autocast does, over float32 weights.
     half = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
-    model = DisTimeForConditionalGeneration.from_pretrained(
-        arguments.model_name_or_path,
-        dtype=half if training.deepspeed else torch.float32,
-        attn_implementation=arguments.attn_implementation,
-        config_overrides=arguments.config_overrides,
-    )
+    with whole_model(training):
+        model = DisTimeForConditionalGeneration.from_pretrained(
+            arguments.model_name_or_path,
+            dtype=half if training.deepspeed else torch.float32,
+            attn_implementation=arguments.attn_implementation,
+            config_overrides=arguments.config_overrides,
+        )
     model.config.use_cache = False
     select_trainable(model, arguments)
     return model
@@ -118,6 +120,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         logger.info("going on from %s", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("%s", trainer.summary())
+    gather_weights(model, trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
         merged = merge_lora(model)
         if merged:

@@ -77,6 +77,24 @@ class DisTimeTrainer(Trainer):
             )
         return batches, torch.tensor(counts["num_samples"], device=device)
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer without the parameter groups that would be empty.
+
+        LoRA alone has no parameters that do not decay, and DeepSpeed cannot flatten none.
+        """
+        optimizer = super().create_optimizer(model)
+        optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        prepared = super()._prepare_inputs(inputs)
+        for name in ("frame_times", "time_targets"):
+            if name in inputs:
+                # With DeepSpeed, transformers casts all inputs to half precision: bfloat16 would
+                # round times to 1/256 of the video.
+                prepared[name] = inputs[name].to(prepared["input_ids"].device)
+        return prepared
+
     def compute_loss(
         self,
         model: torch.nn.Module,
