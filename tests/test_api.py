@@ -1,6 +1,7 @@
 """`DisTime`: what people call. Batches equal single calls, and results explain themselves."""
 
 import json
+import socket
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -9,9 +10,16 @@ import pytest
 import torch
 
 from answering import QUERIES, write_answering_checkpoint, write_example_videos
-from distime import Answer, DisTime, Event
+from distime import (
+    Answer,
+    DisTime,
+    DisTimeForConditionalGeneration,
+    DisTimeProcessor,
+    Event,
+    Events,
+)
 from distime.api import RequestError
-from distime.processing.answers import Events
+from distime.model.hub import HubError
 from distime.processing.prompt import (
     ANET_CAPTIONING,
     JOIN,
@@ -206,27 +214,35 @@ def test_impossible_requests_say_what_to_give(model, videos, call, message):
         call(model, videos)
 
 
-def test_bad_paths_are_named(model, tmp_path, monkeypatch):
+def test_bad_paths_are_named(model, tmp_path):
     with pytest.raises(VideoError, match=r"gone\.mp4"):
         model.ground(tmp_path / "gone.mp4", QUERIES[0])
-    with pytest.raises(RequestError, match="no such folder"):
-        DisTime.from_pretrained(tmp_path / "gone")
+
+
+LOADERS = [DisTime, DisTimeForConditionalGeneration, DisTimeProcessor]
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_checkpoints_that_are_nowhere(kind, tmp_path, monkeypatch):
+    with pytest.raises(HubError, match="no such folder"):
+        kind.from_pretrained(tmp_path / "gone")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(RequestError, match="somebody/nothing: neither a folder nor"):
-        DisTime.from_pretrained("somebody/nothing")
+    with pytest.raises(HubError, match="somebody/nothing: neither a folder nor"):
+        kind.from_pretrained("somebody/nothing")
 
 
-def test_a_hub_name_is_fetched_and_loaded(folder, videos, model, monkeypatch):
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_hub_name_is_fetched_and_loaded(kind, folder, videos, model, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
         lambda name, revision=None: asked.append((name, revision)) or str(folder),
     )
-    fetched = DisTime.from_pretrained("somebody/distime", device="cpu", revision="v1")
+    fetched = kind.from_pretrained("somebody/distime", revision="v1")
     assert asked == [("somebody/distime", "v1")]
-    same(
-        fetched.ground(videos[0], QUERIES[0], **SHORT), model.ground(videos[0], QUERIES[0], **SHORT)
-    )
+    if kind is DisTime:
+        again = fetched.ground(videos[0], QUERIES[0], **SHORT)
+        same(again, model.ground(videos[0], QUERIES[0], **SHORT))
 
 
 def test_dtype_and_attention_are_passed_on(folder, videos):
@@ -238,7 +254,7 @@ def test_dtype_and_attention_are_passed_on(folder, videos):
     assert isinstance(model.ground(videos[0], QUERIES[0], **SHORT), Events)
 
 
-def test_saved_folder_is_complete_and_its_card_filled(model, videos, tmp_path):
+def test_saved_folder_is_ready_for_a_hub_and_loads_offline(model, videos, tmp_path, monkeypatch):
     folder = tmp_path / "to hub"
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps({"learning_rate": 4e-5, "data": {"name": "a|b"}}))
@@ -249,6 +265,13 @@ def test_saved_folder_is_complete_and_its_card_filled(model, videos, tmp_path):
     assert "| learning_rate | 4e-05 |" in card and "| data.name | a\\|b |" in card
     assert "| R1@0.5 | 51.23 |" in card and "# to hub" in card
     assert "$" not in card
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "config.json", "generation_config.json", "model.safetensors", "processor_config.json",
+        "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    # Loading a folder asks nobody, whatever the network.
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it used the network"))
     again = DisTime.from_pretrained(folder, device="cpu")
     same(again.ground(videos[0], QUERIES[0], **SHORT), model.ground(videos[0], QUERIES[0], **SHORT))
 

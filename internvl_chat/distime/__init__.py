@@ -11,6 +11,7 @@ _EXPORTS = {
     "DisTimeProcessor": "distime.processing.processor",
     "DisTime": "distime.api",
     "Event": "distime.processing.answers",
+    "Events": "distime.processing.answers",
     "Answer": "distime.processing.answers",
 }
 __all__ = list(_EXPORTS)

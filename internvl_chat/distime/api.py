@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distime.model.hub import local_folder
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
@@ -81,12 +82,12 @@ class DisTime:
             revision: branch, tag or commit on the hub.
 
         Raises:
-            RequestError: there is neither such a folder nor such a name on the hub.
+            HubError: there is neither such a folder nor such a name on the hub.
             CheckpointError: the weights do not fit the configuration.
             TokenizerError: the tokenizer cannot be read.
             ProcessorError: the processor cannot be read or belongs to another model.
         """
-        folder = _local_folder(path, revision)
+        folder = local_folder(path, revision)
         options = (
             {} if attn_implementation is None else {"attn_implementation": attn_implementation}
         )
@@ -301,24 +302,6 @@ class DisTime:
             questions[-1], list(zip(questions, answers, strict=False))
         )
         return re.sub("(<IMG_CONTEXT>)+", f"<IMG_CONTEXT> x {media.tokens_per_image}", text)
-
-
-def _local_folder(path: str | os.PathLike, revision: str | None) -> Path:
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
-        raise RequestError(f"{path}: no such folder; give the folder of a checkpoint")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(path), revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise RequestError(
-            f"{path}: neither a folder nor to be had from the Hugging Face hub "
-            f"({type(error).__name__}); give the folder of a checkpoint, or check name and network"
-        ) from error
 
 
 def _pairs(

@@ -1,6 +1,4 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +14,6 @@ from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
 from distime.tiny import write_tiny_checkpoint
 from tiny_models import tiny_config
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "processing"))
 from tiny_tokenizers import write_internlm2, write_qwen2
 
 FILES = {

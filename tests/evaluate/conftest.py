@@ -16,8 +16,8 @@ from distime.evaluate import Settings, run
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
 from evaluate.tiny_benchmarks import RUNS, settings_of
-from processing.tiny_tokenizers import write_qwen2
 from tiny_models import make_tiny_model
+from tiny_tokenizers import write_qwen2
 
 INTERNVL_CHAT = Path(__file__).resolve().parents[2] / "internvl_chat"
 

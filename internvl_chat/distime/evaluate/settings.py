@@ -177,7 +177,8 @@ class Settings:
             (self.checkpoint / "config.json").is_file(),
             "checkpoint",
             self.checkpoint,
-            "it holds no config.json; give the local folder of a checkpoint",
+            "it holds no config.json; give the local folder of a checkpoint (`hf download NAME "
+            "--local-dir FOLDER` fetches one)",
         )
 
     def _fill_in(self, benchmark: type[Benchmark]) -> None:

@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from distime.model import published
 from distime.model.config import DisTimeConfig
 from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTrace
+from distime.model.hub import local_folder
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import groups_from_positions, packed_attention_mask
 from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
@@ -491,16 +492,19 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         unmerged published checkpoint are merged into the layers they adapt.
 
         Args:
-            pretrained_model_name_or_path: folder, or for our own layout also a hub name.
+            pretrained_model_name_or_path: folder, or a name on the hub: see
+                `distime.model.hub.local_folder`.
             *args: as for transformers.
             config_overrides: fields of the configuration to set before the model is made.
-            **kwargs: as for transformers (`dtype`, `device_map`, `attn_implementation`, ...).
+            **kwargs: as for transformers (`dtype`, `device_map`, `attn_implementation`,
+                `revision`, ...).
 
         Raises:
+            HubError: there is neither such a folder nor such a name on the hub.
             published.CheckpointError: tensors are missing, unexpected or of a wrong shape; lists
                 their names.
         """
-        path = Path(pretrained_model_name_or_path)
+        path = local_folder(pretrained_model_name_or_path, kwargs.pop("revision", None))
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers only warns of some misfits; collected here, every one of them is an error.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -516,7 +520,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         else:
             if config_overrides:
                 kwargs["config"] = cls.config_class.from_pretrained(path, **config_overrides)
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            model, info = super().from_pretrained(path, *args, **kwargs)
             published.check_loading(path, info)
         return (model, info) if wants_info else model
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from distime.model.hub import local_folder
 from distime.model.tokens import FRAME_TIME_REF, IM_END, IMG_CONTEXT, TIME_STAMP
 from distime.processing.image import IMAGENET_MEAN, IMAGENET_STD, frames_to_pixels
 from distime.processing.prompt import (
@@ -121,14 +122,21 @@ class DisTimeProcessor:
     # ------------------------------------------------------------------ loading and saving
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike) -> DisTimeProcessor:
-        """Load from our own layout or from a checkpoint folder in the published one.
+    def from_pretrained(
+        cls, path: str | os.PathLike, *, revision: str | None = None
+    ) -> DisTimeProcessor:
+        """Load from our own layout or from a checkpoint in the published one.
+
+        Args:
+            path: folder, or a name on the hub: see `distime.model.hub.local_folder`.
+            revision: branch, tag or commit on the hub.
 
         Raises:
+            HubError: there is neither such a folder nor such a name on the hub.
             ProcessorError: the folder holds neither.
             TokenizerError: its tokenizer cannot be read.
         """
-        folder = Path(path)
+        folder = local_folder(path, revision)
         own, published = folder / FILE_NAME, folder / "config.json"
         tokenizer = load_tokenizer(folder)
         if own.is_file():
