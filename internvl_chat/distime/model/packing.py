@@ -70,6 +70,18 @@ def packed_attention_mask(
             )
         return None
 
+    if config._attn_implementation != "flex_attention":
+        # The rule by broadcasting: evaluated for one pair of positions after another, as
+        # transformers would, it takes a tenth of a small model's step.
+        same_group = group_ids.unsqueeze(-1) == group_ids.unsqueeze(-2)
+        same_sample = sample_ids.unsqueeze(-1) == sample_ids.unsqueeze(-2)
+        shared = (sample_ids == SHARED).unsqueeze(-2)
+        visible = (same_group & (shared | same_sample)).tril().unsqueeze(1)
+        if config._attn_implementation == "sdpa":
+            return visible
+        lowest = torch.finfo(inputs_embeds.dtype).min
+        return torch.zeros_like(visible, dtype=inputs_embeds.dtype).masked_fill(~visible, lowest)
+
     def is_visible(batch, head, query, key):
         same_group = group_ids[batch, query] == group_ids[batch, key]
         shared = sample_ids[batch, key] == SHARED
