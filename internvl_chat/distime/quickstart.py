@@ -45,6 +45,7 @@ class Stage:
         items: most items about one video in a group.
         schedule: of the learning rate.
         learning_rate: its peak.
+        sees: whether the vision tower is trained; it has learned to see after two stages.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class Stage:
     items: int = 64
     schedule: str = "constant_with_warmup"
     learning_rate: float = 3e-3
+    sees: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class QuickstartSettings:
     seed: int = 0
     train_videos: int = 900
     held_out_videos: int = 150
-    look: Stage = Stage(200, 32)
-    glimpse: Stage = Stage(250, 32)
+    look: Stage = Stage(200, 32, sees=True)
+    glimpse: Stage = Stage(250, 32, sees=True)
     relate: Stage = Stage(350, 16, items=9)
     ground: Stage = Stage(600, 16, schedule="cosine", learning_rate=2e-3)
 
@@ -188,6 +190,8 @@ def _train(start: Path, out: Path, meta: Path, stage: Stage, num_frames: int, se
         "--lr_scheduler_type", stage.schedule,
         "--warmup_steps", "20",
         "--adam_beta2", "0.98",
+        "--freeze_backbone", str(not stage.sees),
+        "--group_by_length", "True",
         "--max_grad_norm", "1",
         # A mean over boundaries learns faster here than the published sum over 32.
         "--distribution_loss_reduction", "mean",
