@@ -10,6 +10,8 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed
 # A CUDA machine takes the default wheels; elsewhere the CPU build is enough and far smaller.
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+# Also `demo`, to test the page: make environment EXTRAS=test,demo
+EXTRAS ?= test
 
 .PHONY: quickstart test lint environment clean
 
@@ -25,10 +27,10 @@ lint: $(STAMP)
 
 environment: $(STAMP)
 
-$(STAMP): requirements.txt requirements-test.txt pyproject.toml setup.py
+$(STAMP): requirements.txt requirements-test.txt requirements-demo.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet "$$(grep '^torch==' requirements.txt)"
-	$(PIP) install --quiet --editable ".[test]"
+	$(PIP) install --quiet --editable ".[$(EXTRAS)]"
 	touch $(STAMP)
 
 clean:

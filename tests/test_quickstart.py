@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from distime import DisTime
 from distime.data.curriculum import STAGES, write_curriculum
 from distime.data.schema import check
 from distime.data.synthetic import Event, SyntheticVideo, charades_annotation, write_videos
+from distime.demo.responder import FIND, Limits, Responder
 from distime.quickstart import (
     QuickstartSettings,
     Stage,
@@ -30,6 +32,12 @@ def test_every_part_runs(tmp_path):
         assert all(0 <= metrics[name] <= 100 for name in ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7"))
     assert result.picture.stat().st_size > 10_000
     assert set(result.seconds) == {"videos", "training", "evaluation", "picture"}
+    # What was trained can be served; tests/demo looks at the page itself.
+    model = DisTime.from_pretrained(out / "checkpoints" / "ground", device="cpu")
+    videos = out / "videos" / "held_out"
+    respond = Responder(model, [videos], Limits(new_tokens=8))
+    reply = respond(str(next(videos.glob("*.mp4"))), FIND, "the red circle is visible.")
+    assert "distime-answer" in reply.answer and "the red circle is visible." in reply.prompt
     weights = out / "checkpoints" / "ground" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     again = run(out, settings)  # what is finished is kept

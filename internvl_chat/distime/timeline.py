@@ -8,6 +8,7 @@ clickable. Colours follow the text colour of the page around it.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -63,7 +64,7 @@ def _row(event: Event, top: float, x, duration: float) -> str:
     words = f"{event.start:.1f} – {event.end:.1f} s"
     if math.isfinite(event.confidence):
         words += f" · {event.confidence:.0%} sure"
-    if event.text:
+    if re.search(r"\w", event.text):
         words += f" · {textwrap.shorten(event.text, 90, placeholder=' …')}"
     right = low + high > 1.1 * duration
     # The invisible rectangle makes the whole row answer to a click.

@@ -5,7 +5,6 @@ Screenshots are kept in the folder that DISTIME_ARTEFACTS names, else in pytest'
 
 import json
 import os
-import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -15,13 +14,18 @@ from pathlib import Path
 import pytest
 
 from answering import QUERIES
+from distime import DisTime
+from distime.data.synthetic import make_video, write_video
 from distime.demo.responder import ASK, FIND, LIST, DemoError, Limits
+from distime.metrics.intervals import iou
 from distime.processing.prompt import ANET_CAPTIONING
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (requirements-demo.txt)")
+from demo.browser import Page, headless_browser  # noqa: E402
 from distime.demo.page import serving  # noqa: E402
 
 pytestmark = pytest.mark.slow
+HELD_OUT = 1_000_025  # a seed of the quickstart's evaluation
 LIMITS = Limits(megabytes=2, seconds=60, new_tokens=12)
 
 
@@ -133,20 +137,9 @@ def test_a_taken_port_is_reported_and_nothing_is_left(address, model):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no headless browser: install Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1280,1200")
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
+def browser(tmp_path_factory):
+    with headless_browser(tmp_path_factory.mktemp("profile")) as chrome:
+        yield chrome
 
 
 @pytest.fixture(scope="module")
@@ -155,55 +148,6 @@ def artefacts(tmp_path_factory):
     folder = Path(named) if named else tmp_path_factory.mktemp("artefacts")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-class Page:
-    """The page in a browser, by what a person does there."""
-
-    def __init__(self, browser, address):
-        self.browser = browser
-        browser.get(address)
-        self.wait(lambda: self.all("#distime-ask"))
-
-    def all(self, selector):
-        return self.browser.find_elements("css selector", selector)
-
-    def one(self, selector):
-        return self.wait(lambda: next(iter(self.all(selector)), None))
-
-    def wait(self, condition, seconds=30):
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        return WebDriverWait(self.browser, seconds, 0.1).until(lambda _: condition())
-
-    def upload(self, path):
-        self.one("#distime-video input[type=file]").send_keys(str(path))
-
-    def choose(self, mode):
-        labels = self.all("#distime-mode label")
-        next(label for label in labels if mode in label.text).click()
-
-    def write(self, words):
-        box = self.one("#distime-question textarea, #distime-question input")
-        box.clear()
-        box.send_keys(words)
-
-    def ask(self):
-        self.one("#distime-ask").click()
-
-    def seconds(self):
-        return self.video("currentTime")
-
-    def video(self, name):
-        script = f"const v = document.querySelector('#distime-video video'); return v && v.{name}"
-        return self.browser.execute_script(script)
-
-    def is_at(self, start):
-        # It plays on from there.
-        return self.wait(lambda: -0.1 < self.seconds() - start < 3)
-
-    def message(self):
-        return self.wait(lambda: " ".join(e.text for e in self.all("[data-testid=toast-body]")))
 
 
 def test_upload_ask_see_events_click_to_seek(browser, address, uploads, model, artefacts):
@@ -299,3 +243,34 @@ def test_nothing_is_fetched_from_elsewhere(browser, address):
     names = browser.execute_script(script)
     assert names
     assert not [n for n in names if not n.startswith((address, "data:", "blob:"))]
+
+
+@pytest.fixture
+def trained():
+    folder = os.environ.get("DISTIME_CHECKPOINT")
+    if not folder:
+        pytest.skip("DISTIME_CHECKPOINT does not name what `make quickstart` trained")
+    return DisTime.from_pretrained(folder, device="cpu")
+
+
+def test_what_the_quickstart_trained_serves_the_page(trained, artefacts, tmp_path):
+    """Its answer to a held-out video; the picture is docs/images/demo.png."""
+    video = make_video(HELD_OUT)
+    write_video(video, tmp_path)
+    event = video.events[0]
+    (tmp_path / "profile").mkdir()
+    with (
+        serving(trained, num_examples=0) as address,
+        headless_browser(tmp_path / "profile", 1280, 800) as browser,
+    ):
+        page = Page(browser, address)
+        page.upload(tmp_path / video.file_name)
+        page.wait(lambda: page.video("readyState"))
+        page.write(event.query)
+        page.ask()
+        page.one("#distime-timeline g.event").click()
+        answer = trained.ground(tmp_path / video.file_name, event.query)[0]
+        page.is_at(answer.start)
+        page.wait(lambda: page.seconds() > answer.start + 1)
+        browser.save_screenshot(str(artefacts / "demo.png"))
+    assert iou((answer.start, answer.end), (event.start, event.end)) > 0.5
