@@ -13,12 +13,10 @@ import hashlib
 import json
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -31,8 +29,6 @@ from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import PromptError
 from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
-
-T = TypeVar("T")
 
 
 class AnswerError(ValueError):
@@ -216,26 +212,6 @@ def load_model(settings: Settings, device: torch.device) -> DisTimeForConditiona
     )
     options["device_map"] = {"": device}
     return DisTimeForConditionalGeneration.from_pretrained(settings.checkpoint, **options).eval()
-
-
-def load_ahead(
-    numbers: Iterable[int], load: Callable[[int], T], workers: int
-) -> Iterator[tuple[int, Future[T]]]:
-    """Call `load` for numbers in background threads, `workers` ahead of the consumer.
-
-    Threads are enough: decoding, resizing and tokenising all work without Python's lock.
-    """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="video")
-    waiting: deque[tuple[int, Future[T]]] = deque()
-    try:
-        for number in numbers:
-            waiting.append((number, pool.submit(load, number)))
-            if len(waiting) > workers:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Timed:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from distime import metrics
 from distime.data.video_finder import VideoFinder
-from distime.evaluate.answering import FAILURES, Answerer, Task, load_ahead
+from distime.evaluate.answering import FAILURES, Answerer, Task
 from distime.evaluate.benchmark import Answered, Benchmark, Query, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.journal import Journal, Records
@@ -26,6 +26,7 @@ from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
 from distime.metrics.files import MetricError, read_json, write_json, write_text
+from distime.processing.ahead import load_ahead
 
 logger = logging.getLogger(__name__)
 

@@ -331,6 +331,18 @@ class DisTimeProcessor:
             )
             for question in questions
         ]
+        return self.split_prompts(sample, prompts)
+
+    def split_prompts(self, sample: VideoSample, prompts: Sequence[Sequence[int]]) -> PrefixInputs:
+        """Prompts about one video -> what they share, with the video, and a suffix for each.
+
+        Args:
+            sample: the video.
+            prompts: token ids of each, the frames' tokens among them.
+
+        Raises:
+            PromptError: they differ before the last frame.
+        """
         length = common_prefix(prompts, media_length(self.tokenizer, prompts[0]))
         prefix = {
             "input_ids": torch.tensor([prompts[0][:length]]),

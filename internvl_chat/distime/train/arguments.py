@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import HfArgumentParser, TrainingArguments
@@ -11,6 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from distime.data.dataset import DataSettings
 from distime.model.config import DISTRIBUTION_REDUCTIONS
 from distime.train.distributed import prepare_deepspeed
+from distime.train.evaluation import METRICS
 
 
 class ArgumentError(ValueError):
@@ -113,14 +115,55 @@ class TrainArguments(TrainingArguments):
     logging_steps: float = _help("steps between two lines of the log", 10)
     resume: str = _help("auto: go on from the newest checkpoint in --output_dir; none: do not", "")
     cpu_threads: int | None = _help("threads of torch on a CPU", None)
+    eval_path: str = _help("held-out grounding questions: a meta file or a jsonl file", "")
+    eval_limit: int | None = _help("evaluate on the first that many of them", None)
+    eval_max_new_tokens: int = _help("longest answer in evaluation, in tokens", 64)
 
     def __post_init__(self):
         if self.deepspeed:
             prepare_deepspeed()
+        self._check_evaluation()
         super().__post_init__()
+        self._check_reporters()
         self.remove_unused_columns = False
         if self.resume not in ("", "none", "auto"):
             raise ArgumentError(f"--resume {self.resume}: choose auto or none")
+
+    def _check_evaluation(self) -> None:
+        if not self.eval_path:
+            for flag in ("eval_strategy", "eval_steps", "load_best_model_at_end", "eval_limit"):
+                if getattr(self, flag) not in (None, False, "no"):
+                    raise ArgumentError(
+                        f"--{flag} needs --eval_path: the held-out questions to evaluate on"
+                    )
+            return
+        if not Path(self.eval_path).is_file():
+            raise ArgumentError(f"--eval_path {self.eval_path}: no such file")
+        for flag in ("eval_limit", "eval_max_new_tokens", "per_device_eval_batch_size"):
+            if getattr(self, flag) is not None and getattr(self, flag) < 1:
+                raise ArgumentError(f"--{flag} {getattr(self, flag)}: give at least 1")
+        if self.eval_strategy == "no":
+            # To the trainer the run is one epoch, see `finetune.run`: this evaluates at its end.
+            self.eval_strategy = "steps" if self.eval_steps else "epoch"
+        elif self.eval_strategy == "epoch" and self.num_train_epochs > 1:
+            raise ArgumentError(
+                "--eval_strategy epoch is once at the end of the run: give --eval_strategy steps "
+                "and --eval_steps, or leave it out"
+            )
+        names = [f"eval_{name}" for name in METRICS]
+        if self.load_best_model_at_end:
+            self.metric_for_best_model = self.metric_for_best_model or names[0]
+        best = self.metric_for_best_model
+        if best is not None and f"eval_{best.removeprefix('eval_')}" not in names:
+            raise ArgumentError(f"--metric_for_best_model {best}: choose one of {', '.join(names)}")
+
+    def _check_reporters(self) -> None:
+        for name in {"tensorboard", "wandb"}.intersection(self.report_to):
+            if find_spec(name) is None:
+                raise ArgumentError(
+                    f"--report_to {name}: {name} is not installed; pip install {name}, or leave it "
+                    "out"
+                )
 
 
 def parse(

@@ -28,8 +28,9 @@ from distime.train.arguments import (
     parse,
 )
 from distime.train.distributed import gather_weights, whole_model
+from distime.train.evaluation import HeldOut
 from distime.train.lora import merge_lora, select_trainable
-from distime.train.trainer import DisTimeTrainer
+from distime.train.trainer import DisTimeTrainer, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,22 @@ def plan_rows(
     return PlannedRows(data, plan[: steps * rows_per_step])
 
 
+def read_held_out(
+    processor: DisTimeProcessor, arguments: DataArguments, training: TrainArguments
+) -> HeldOut | None:
+    """Read the questions that training is evaluated on, if there are any."""
+    if not training.eval_path:
+        return None
+    return HeldOut(
+        training.eval_path,
+        processor,
+        num_frames=arguments.max_num_frame,
+        batch_size=training.per_device_eval_batch_size,
+        limit=training.eval_limit,
+        max_new_tokens=training.eval_max_new_tokens,
+    )
+
+
 def run(arguments: ModelArguments, data_arguments: DataArguments, training: TrainArguments) -> None:
     """Fine-tune and write the trained model and its processor to `--output_dir`."""
     if training.cpu_threads:
@@ -104,12 +121,14 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     model = load_model(arguments, training)
     processor.check_model(model.config)
     data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
+    held_out = read_held_out(processor, data_arguments, training)
     rows = plan_rows(data, data_arguments, training)
     training.num_train_epochs = 1  # the plan already holds all epochs
     trainer = DisTimeTrainer(
         model=model,
         args=training,
         train_dataset=rows,
+        eval_dataset=held_out,
         data_collator=Collator(processor.token_ids.pad),
         max_bad_samples=data_arguments.max_bad_samples,
     )
@@ -132,15 +151,27 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse a command line, fine-tune, and return the exit code."""
+    """Parse a command line, fine-tune, and return the exit code.
+
+    Returns:
+        0; 2 if a flag or a file is wrong; 1 if training cannot go on.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     logger.setLevel(logging.INFO)  # run with -m, this module has another name
     try:
-        run(*parse(argv))
+        *arguments, training = parse(argv)
+        if training.process_index:
+            for name in ("distime", logger.name):  # the first process says what all would say
+                logging.getLogger(name).setLevel(logging.WARNING)
+        run(*arguments, training)
     except ValueError as error:
         logger.error("%s", error)
         return 2
+    except TrainingError as error:
+        if not training.process_index:  # all processes stop with the same message
+            logger.error("%s", error)
+        return 1
     return 0
 
 

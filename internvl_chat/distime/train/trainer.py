@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from distime.train.evaluation import HeldOut
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +37,10 @@ class DisTimeTrainer(Trainer):
 
     Args:
         max_bad_samples: stop when more samples than this had to be replaced.
+        eval_dataset: a `HeldOut`, or None.
     """
+
+    eval_dataset: HeldOut | None
 
     def __init__(self, *args: Any, max_bad_samples: int = 100, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -41,7 +50,10 @@ class DisTimeTrainer(Trainer):
         self.totals: Counter[str] = Counter()
         self._since_log: Counter[str] = Counter()
         self._loss_sums: dict[str, Tensor] = {}
+        self._unchecked: list[tuple[Any, list[str]]] = []
         self._last_log = (time.perf_counter(), 0)
+        self._seconds_waited = 0.0
+        self.add_callback(_EvaluateAtTheEnd())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # the plan is already in order
@@ -50,7 +62,9 @@ class DisTimeTrainer(Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor]:
         """Fetch the micro-batches of a step and count its samples over all ranks."""
+        began = time.perf_counter()
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        self._seconds_waited += time.perf_counter() - began
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         for batch in batches:
             for problem in batch["problems"]:
@@ -113,17 +127,70 @@ class DisTimeTrainer(Trainer):
             # Ranks average their gradients, so each divides by its share of the samples.
             inputs["loss_divisor"] = num_items_in_batch / self.accelerator.num_processes
         outputs = model(**inputs)
-        if not torch.isfinite(outputs.loss):
-            parts = ", ".join(f"{name} {getattr(outputs, name).item():g}" for name in _LOSSES)
-            raise TrainingError(
-                f"step {self.state.global_step}: the loss is not finite ({parts}) for the samples "
-                f"{', '.join(places)}; look at them, or lower --learning_rate"
-            )
-        if model.training:
-            for name in _LOSSES:
-                value = getattr(outputs, name).detach()
-                self._loss_sums[name] = self._loss_sums.get(name, 0) + value
+        parts = torch.stack([getattr(outputs, name).detach() for name in _LOSSES])
+        self._unchecked.append((parts, places))
+        if self.accelerator.sync_gradients:
+            self._check_losses()  # before the last backward pass of the step, so nothing is updated
+        for name, value in zip(_LOSSES, parts, strict=True):
+            self._loss_sums[name] = self._loss_sums.get(name, 0) + value
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _check_losses(self) -> None:
+        """Stop every process if the loss of any micro-batch of the step is not finite."""
+        parts = torch.stack([parts for parts, _ in self._unchecked])
+        is_bad = ~parts.isfinite().all(-1)
+        num_bad = self.accelerator.reduce(is_bad.sum(), reduction="sum")
+        if num_bad:
+            # All processes learn of it and stop together: one alone would leave the others waiting.
+            messages = [
+                ", ".join(
+                    f"{name} {value:g}" for name, value in zip(_LOSSES, row.tolist(), strict=True)
+                )
+                + f" for the samples {', '.join(places)}"
+                for row, bad, (_, places) in zip(parts, is_bad, self._unchecked, strict=True)
+                if bad
+            ]
+            raise TrainingError(
+                f"step {self.state.global_step}: the loss is not finite: "
+                f"{'; '.join(gather_object(messages))}. Look at them, or lower --learning_rate"
+            )
+        self._unchecked = []
+
+    def evaluate(
+        self,
+        eval_dataset: HeldOut | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Answer and score the held-out questions; see `distime.train.evaluation`.
+
+        Training goes on as if nothing had happened: greedy answers draw no random number.
+
+        Args:
+            eval_dataset: other questions than those given at the start.
+            ignore_keys: not used.
+            metric_key_prefix: stands before every name.
+
+        Returns:
+            `eval_miou`, `eval_r1_0.3`, ... in percent.
+        """
+        began = time.perf_counter()
+        scores = (eval_dataset or self.eval_dataset).score(
+            self.model,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            show_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+        )
+        seconds = time.perf_counter() - began
+        scores["runtime"] = seconds
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        self.log(metrics)
+        then, step = self._last_log
+        self._last_log = (then + seconds, step)  # no part of the throughput of training
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the three losses, throughput and padding to what is logged."""
@@ -137,10 +204,10 @@ class DisTimeTrainer(Trainer):
             logs["tokens_per_second"] = counts["num_tokens"] / seconds
             processed = counts["num_tokens"] + counts["num_padding"]
             logs["padding_share"] = counts["num_padding"] / max(processed, 1)
-            if torch.cuda.is_available():
-                logs["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            logs["data_wait_share"] = min(1.0, self._seconds_waited / seconds)
+            logs["memory_gib"] = peak_memory_gib()
             self._last_log = (time.perf_counter(), self.state.global_step)
-            self._loss_sums, self._since_log = {}, Counter()
+            self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
         super().log(logs, *args, **kwargs)
 
     def summary(self) -> str:
@@ -151,6 +218,24 @@ class DisTimeTrainer(Trainer):
             f"{totals['num_cut']} cut to --max_seq_length, {totals['num_clamped']} intervals cut "
             "to the end of their video"
         )
+
+
+class _EvaluateAtTheEnd(TrainerCallback):
+    """Evaluation every so many steps also comes after the last one."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if args.eval_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+
+def peak_memory_gib() -> float:
+    """Most memory this process has held so far: of its GPU where it has one, else of the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 _NOT_FOR_MODEL = ("num_samples", "places", "problems", "num_clamped", "num_cut")
