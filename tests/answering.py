@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -18,15 +19,19 @@ WORDS = [*QUERIES, "Give you a textual query: '': When does the described conten
 WORDS += ["video? Please return the timestamp in seconds. Localize series of activity events, and"]
 
 
-def write_answering_checkpoint(folder: Path) -> Path:
-    """Write a tiny checkpoint whose answers differ with the question and name times."""
-    write_tiny_checkpoint(folder, WORDS, num_frames=4, hidden_size=32, num_layers=2)
+def write_answering_checkpoint(folder: Path, queries: Sequence[str] = ()) -> Path:
+    """Write a tiny checkpoint whose answers differ with the question and name times.
+
+    That holds for `QUERIES`, for `queries` and for a dense caption.
+    """
+    queries = [*QUERIES, *queries]
+    write_tiny_checkpoint(folder, [*WORDS, *queries], num_frames=4, hidden_size=32, num_layers=2)
     # Random weights amplify rounding; in double precision equal answers are equal.
     model = DisTime.from_pretrained(folder, dtype=torch.float64, device="cpu")
     spec = make_video(0)
     frames = render(spec)[20::60][:4]
     video = VideoSample(frames, [2.5, 10.0, 17.5, 25.0], spec.duration, [20, 80, 140, 200])
-    questions = [*QUERIES, *map(moment_retrieval_question, QUERIES), ANET_CAPTIONING]
+    questions = [*QUERIES, *map(moment_retrieval_question, queries), ANET_CAPTIONING]
     for seed in count():
         _randomise(model, seed)
         answers = model.ask(video, questions, max_new_tokens=12)
