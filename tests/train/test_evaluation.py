@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from distime.model.tokens import TIME_STAMP
 from distime.train import finetune
 from distime.train.evaluation import METRICS, HeldOut, _by_video
 from distime.train.trainer import DisTimeTrainer
-from tiny_runs import parameters, train
+from tiny_runs import LAUNCH, command_line, parameters, train
 
 LORA = ("--use_llm_lora", 4, "--freeze_llm", True, "--lora_dropout", 0.3)
 
@@ -200,3 +203,36 @@ def test_arguments_reach_the_questions(workspace, held_out, tmp_path):
     questions = finetune.read_held_out(processor, data, training)
     assert (len(questions), questions.num_frames, questions.max_new_tokens) == (2, 5, 7)
     assert len(questions.batches) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_and_stop_together(workspace, held_out, tmp_path):
+    """Three turns for two processes; and the loss breaks down after two steps."""
+    model = DisTimeForConditionalGeneration.from_pretrained(workspace / "tiny")
+    processor = DisTimeProcessor.from_pretrained(workspace / "tiny")
+    model.generation_config.sequence_bias = [[[processor.token_ids.time_stamp], 100.0]]
+    model.save_pretrained(tmp_path / "tiny")
+    processor.save_pretrained(tmp_path / "tiny")
+    questions = HeldOut(held_out, processor, num_frames=4, batch_size=2)
+    assert len(questions.batches) == 3
+    expected = questions.score(model)
+    assert expected["miou"] > 0
+    flags = (
+        "--model_name_or_path", tmp_path / "tiny", "--eval_path", held_out,
+        "--per_device_eval_batch_size", 2,
+        "--eval_steps", 1, "--max_steps", 4, "--learning_rate", 1e30, "--max_grad_norm", 1e30,
+        "--warmup_steps", 1,
+    )  # fmt: skip
+    environment = os.environ | {
+        "GPUS": "2", "BATCH_SIZE": "2", "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    command = ["sh", LAUNCH, *command_line(workspace, tmp_path / "out", *flags)]
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert run.returncode == 1, run.stderr
+    # Warm-up begins at a rate of 0: the first evaluation is of the start checkpoint.
+    mious = [float(value) for value in re.findall(r"'eval_miou': '?([\d.]+)", run.stdout)]
+    assert mious[0] == pytest.approx(expected["miou"], rel=1e-3)
+    (message,) = re.findall(r"ERROR .*the loss is not finite.*", run.stderr)
+    assert len(re.findall(r"train\.jsonl:\d", message)) == 2  # of both processes

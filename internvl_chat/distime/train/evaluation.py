@@ -8,6 +8,7 @@ first time is scored as Charades-STA scores it (`distime.metrics.charades`).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +196,10 @@ class HeldOut:
         new_ids = output.sequences[:, inputs.suffixes["input_ids"].shape[1] :].cpu()
         rows = zip(new_ids, output.times, output.time_distributions, strict=True)
         answers = [read_answer(self.processor, *row, inputs.duration) for row in rows]
-        events = [answer.events[0] if answer.events else None for answer in answers]
-        return [NO_ANSWER if event is None else (event.start, event.end) for event in events]
+        first = [answer.events[0] if answer.events else None for answer in answers]
+        intervals = [NO_ANSWER if event is None else (event.start, event.end) for event in first]
+        # A diverging model computes times that are no numbers; training stops on it soon enough.
+        return [one if all(map(math.isfinite, one)) else NO_ANSWER for one in intervals]
 
 
 def _read(path: Path) -> list[Item]:
