@@ -146,8 +146,9 @@ def test_shared_prefix_trains_as_separate_items(data, processor, checkpoint):
 
 
 def test_lengths_are_those_of_the_prepared_groups(data):
-    for share in (False, True):
-        made = data(share_video_prefix=share)
+    uncut = max(data().lengths())
+    for share, limit in [(False, 8192), (True, 8192), (False, uncut - 1), (True, uncut - 1)]:
+        made = data(share_video_prefix=share, max_seq_length=limit)
         for index, length in enumerate(made.lengths()):
             group = made.prepare(index)
             tokens = len(group.prefix_ids) + sum(len(item.input_ids) for item in group.items)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -230,3 +231,17 @@ def test_launch_script_refuses_a_batch_that_does_not_divide(tmp_path):
     done = subprocess.run(["sh", LAUNCH], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "BATCH_SIZE=4 is not a multiple" in done.stderr
+
+
+def test_processes_share_the_counting_of_tokens(monkeypatch):
+    class Data(list):
+        def lengths(self, indices, show_progress):
+            return [self[index] for index in indices]
+
+    data = Data([5, 3, 8, 1, 7])
+    parts = [[5, 1], [3, 7], [8]]
+    for rank in range(3):
+        monkeypatch.setattr(finetune, "gather_object", lambda share, r=rank: (
+            [*parts[:r], *share, *parts[r + 1 :]]))  # fmt: skip
+        training = SimpleNamespace(process_index=rank, world_size=3)
+        assert finetune.token_lengths(data, training) == data

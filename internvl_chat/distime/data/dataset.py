@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -175,21 +175,42 @@ class TrainingData(Dataset):
         """Items of one epoch, repeats included."""
         return sum(len(items) for _, items in self.groups)
 
-    def lengths(self) -> list[int]:
-        """Tokens of every group, the shared ones once, computed without decoding a video.
+    def lengths(
+        self, indices: Sequence[int] | None = None, show_progress: bool = True
+    ) -> list[int]:
+        """Tokens of groups, the shared ones once, computed without decoding a video.
 
         A group that cannot be read counts 0 tokens: it will be named when its turn comes.
+
+        Args:
+            indices: of the groups; all by default.
+            show_progress: draw a bar if it takes more than two seconds.
         """
-        counted = tqdm(range(len(self)), desc="token lengths", unit="group", delay=2)
+        counted = tqdm(
+            range(len(self)) if indices is None else indices,
+            desc="token lengths",
+            unit="group",
+            delay=2,
+            disable=not show_progress,
+        )
         return [self._length(index) for index in counted]
 
     def _length(self, index: int) -> int:
         try:
             items = self.items_of(index)
-            prefix, encoded = self._encode(items, self._expected_media(items[0]))
+            media, limit = self._expected_media(items[0]), self.settings.max_seq_length
+            # Tokenising spends nearly all its time on the image tokens, thousands to a video: one
+            # stands for all of an image here, unless the sequence is so long that it is cut.
+            thin = replace(media, tokens_per_image=min(1, media.tokens_per_image))
+            left_out = media.num_image_tokens - thin.num_image_tokens
+            prefix, encoded = self._encode(items, thin, None)
+            longest = max(len(one.input_ids) for one in encoded)
+            if left_out + len(prefix) + longest > limit:
+                left_out = 0
+                prefix, encoded = self._encode(items, media, limit)
         except BAD_SAMPLE:
             return 0
-        return len(prefix) + sum(len(one.input_ids) for one in encoded)
+        return left_out + len(prefix) + sum(len(one.input_ids) for one in encoded)
 
     def _expected_media(self, item: Item) -> Media:
         options, settings = self.processor.settings, self.settings
@@ -236,7 +257,7 @@ class TrainingData(Dataset):
 
     def _prepare(self, items: list[Item], source: DataSource, rng: random.Random) -> SampleGroup:
         media, pixels, times, duration = self._media(items[0], source, rng)
-        prefix, encoded = self._encode(items, media)
+        prefix, encoded = self._encode(items, media, self.settings.max_seq_length)
         targets, num_clamped = [], 0
         for item, one in zip(items, encoded, strict=True):
             seconds, clamped = clamp_targets(item.targets, duration)
@@ -246,10 +267,11 @@ class TrainingData(Dataset):
         places = [item.place for item in items]
         return SampleGroup(prefix, encoded, targets, pixels, times, places, num_clamped=num_clamped)
 
-    def _encode(self, items: list[Item], media: Media) -> tuple[list[int], list[Encoded]]:
+    def _encode(
+        self, items: list[Item], media: Media, limit: int | None
+    ) -> tuple[list[int], list[Encoded]]:
         """Shared prefix (empty for one item) and what follows it for each item."""
         tokenizer, template = self.processor.tokenizer, self.processor.template
-        limit = self.settings.max_seq_length
         if len(items) == 1:
             turns = items[0].turns
             return [], [encode_conversation(tokenizer, template, turns, media, max_length=limit)]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -57,6 +58,16 @@ def load_model(
     return model
 
 
+def token_lengths(data: TrainingData, training: TrainArguments) -> list[int]:
+    """Tokens of every group; each process counts its share."""
+    rank, world_size = training.process_index, training.world_size
+    share = data.lengths(range(rank, len(data), world_size), show_progress=rank == 0)
+    lengths = [0] * len(data)
+    for number, part in enumerate(gather_object([share])):
+        lengths[number::world_size] = part
+    return lengths
+
+
 def plan_rows(
     data: TrainingData, arguments: DataArguments, training: TrainArguments
 ) -> PlannedRows:
@@ -83,7 +94,7 @@ def plan_rows(
         rows_per_step=rows_per_step,
     )
     needs_lengths = training.group_by_length or arguments.packing
-    plan = make_plan(len(data), settings, data.lengths() if needs_lengths else None)
+    plan = make_plan(len(data), settings, token_lengths(data, training) if needs_lengths else None)
     steps = len(plan) // rows_per_step
     if steps == 0:
         raise ArgumentError(
