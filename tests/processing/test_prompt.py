@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from tiny_tokenizers import write_internlm2, write_qwen2, write_word_level
 
 from distime.processing.prompt import (
     ANET_CAPTIONING,
@@ -29,6 +28,7 @@ from distime.processing.prompt import (
     video_block,
 )
 from distime.processing.tokenizer import TokenIds, add_special_tokens, encode, load_tokenizer
+from tiny_tokenizers import write_internlm2, write_qwen2, write_word_level
 
 WRITERS = {"internlm2": write_internlm2, "qwen2": write_qwen2, "words": write_word_level}
 TEMPLATE = ChatTemplate("system")

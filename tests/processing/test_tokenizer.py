@@ -6,14 +6,6 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import (
-    CHAT_TOKENS,
-    IMAGE_TOKENS,
-    write_internlm2,
-    write_json,
-    write_qwen2,
-    write_word_level,
-)
 
 from distime.model.tokens import NEW_TOKENS, SPECIAL_TOKENS
 from distime.processing.tokenizer import (
@@ -23,6 +15,14 @@ from distime.processing.tokenizer import (
     encode,
     load_tokenizer,
     start_ids,
+)
+from tiny_tokenizers import (
+    CHAT_TOKENS,
+    IMAGE_TOKENS,
+    write_internlm2,
+    write_json,
+    write_qwen2,
+    write_word_level,
 )
 
 WRITERS = {"internlm2": write_internlm2, "qwen2": write_qwen2, "words": write_word_level}

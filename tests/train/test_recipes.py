@@ -82,14 +82,10 @@ def test_own_data_in_five_minutes(tmp_path):
     (commands,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     (tmp_path / "own_data.py").write_text(program)
     (tmp_path / "internvl_chat").symlink_to(ROOT / "internvl_chat")
-    shims = {
-        "python": 'exec "$TEST_PYTHON" "$@"',
-        "distime": 'exec "$TEST_PYTHON" -m distime.cli "$@"',
-    }
-    for name, line in shims.items():
+    for name, module in (("python", ""), ("distime", "-m distime.cli")):
         shim = tmp_path / "bin" / name
         shim.parent.mkdir(exist_ok=True)
-        shim.write_text(f"#!/bin/sh\n{line}\n")
+        shim.write_text(f'#!/bin/sh\nexec "$TEST_PYTHON" {module} "$@"\n')
         shim.chmod(0o755)
     environment = os.environ | {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TEST_PYTHON": sys.executable,
