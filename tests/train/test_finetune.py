@@ -79,24 +79,6 @@ def test_output_is_a_whole_checkpoint(workspace, tmp_path):
     assert model.generate(**inputs, max_new_tokens=3).shape[1] == inputs["input_ids"].shape[1] + 3
 
 
-@pytest.mark.parametrize("flags", [(), ("--share_video_prefix", True, "--packing", True)])
-def test_batch_and_accumulation_are_exchangeable(workspace, tmp_path, flags):
-    rows = 1 if flags else 4  # packed: all items of both videos make one row of an epoch
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    steps = ("--max_steps", 2, *flags)
-    if flags:
-        train(workspace, whole, *steps, "--per_device_train_batch_size", rows)
-        unpacked = ("--max_steps", 2, "--per_device_train_batch_size", 8)
-        train(workspace, parts, *unpacked)
-    else:
-        train(workspace, whole, *steps, "--per_device_train_batch_size", rows)
-        train(workspace, parts, *steps, "--per_device_train_batch_size", 1,
-              "--gradient_accumulation_steps", rows)  # fmt: skip
-    expected = parameters(whole)
-    for name, parameter in parameters(parts).items():
-        torch.testing.assert_close(parameter, expected[name], rtol=1e-3, atol=2e-5, msg=name)
-
-
 def test_lora_trains_adapters_embeddings_and_time_modules_alone(workspace, tmp_path):
     train(
         workspace, tmp_path / "out", "--max_steps", 2, "--per_device_train_batch_size", 4,
