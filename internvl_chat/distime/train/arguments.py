@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from distime.data.dataset import DataSettings
 from distime.model.config import DISTRIBUTION_REDUCTIONS
-from distime.train.distributed import prepare_deepspeed
 from distime.train.evaluation import METRICS
 
 
@@ -121,7 +121,7 @@ class TrainArguments(TrainingArguments):
 
     def __post_init__(self):
         if self.deepspeed:
-            prepare_deepspeed()
+            _keep_deepspeed_from_compiling()
         self._check_evaluation()
         super().__post_init__()
         self._check_reporters()
@@ -164,6 +164,18 @@ class TrainArguments(TrainingArguments):
                     f"--report_to {name}: {name} is not installed; pip install {name}, or leave it "
                     "out"
                 )
+
+
+def _keep_deepspeed_from_compiling() -> None:
+    """Leave communication to gloo on a machine without an accelerator.
+
+    DeepSpeed would compile a kernel for it when processes are connected, anew on every start, for
+    minutes and with a compiler that may not be there.
+    """
+    if not torch.accelerator.is_available():
+        from deepspeed import ops
+
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def parse(

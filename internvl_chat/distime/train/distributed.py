@@ -1,30 +1,30 @@
-"""Training in several processes: what DeepSpeed needs before, and whole weights after.
+"""Training in several processes with DeepSpeed: whole weights before and after, and checkpoints.
 
 DeepSpeed itself is imported only when a run asks for it.
 """
 
 from __future__ import annotations
 
+import logging
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
-def prepare_deepspeed() -> None:
-    """Keep DeepSpeed from compiling on a machine without an accelerator; gloo does the same work.
+logger = logging.getLogger(__name__)
 
-    To be called before processes are connected: that is when its shared-memory kernel is compiled,
-    anew on every start, for minutes and with a compiler that may not be there.
-    """
-    if torch.accelerator.is_available():
-        return
-    from deepspeed import ops
 
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+class ResumeError(ValueError):
+    """A checkpoint cannot be resumed as asked; the message names the flag and the mend."""
 
 
 @contextmanager
@@ -73,3 +73,79 @@ def gather_weights(model: nn.Module, is_main: bool) -> None:
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter in whole:
                 module._parameters[name] = whole[parameter]
+
+
+def prepare_resume(checkpoint: Path, training: TrainingArguments) -> None:
+    """See that `load_checkpoint` can read a checkpoint, whatever number of processes wrote it.
+
+    DeepSpeed's own format is one file for each process that wrote it. For another number, the main
+    process converts it once to DeepSpeed's universal format, beside the original.
+
+    Args:
+        checkpoint: folder `checkpoint-N` of the trainer, on a disk that all processes see.
+        training: of the run that goes on; all its processes call this.
+
+    Raises:
+        ResumeError: the checkpoint was written with another `--deepspeed`.
+    """
+    written = next(iter(checkpoint.glob("global_step*[0-9]")), None)
+    if (written is not None) != bool(training.deepspeed):
+        was, mend = ("with", "the same") if written else ("without", "no")
+        raise ResumeError(
+            f"{checkpoint} was written {was} DeepSpeed: give {mend} --deepspeed, or --resume none"
+        )
+    if written is None:
+        return
+    is_zero3 = not (written / "mp_rank_00_model_states.pt").is_file()
+    if is_zero3 != training.hf_deepspeed_config.is_zero3():
+        stage = "ZeRO-3" if is_zero3 else "ZeRO-1 or ZeRO-2"
+        raise ResumeError(
+            f"{checkpoint} was written with {stage}: give a --deepspeed configuration of that "
+            "stage, or --resume none"
+        )
+    num_processes = len(list(written.glob("*_optim_states.pt")))
+    if num_processes == training.world_size:
+        return
+    with training.main_process_first(local=False):
+        # DeepSpeed writes this file when all others are there.
+        if not (checkpoint / "latest_universal").is_file():
+            logger.info("converting %s from %d processes", checkpoint, num_processes)
+            _convert_to_universal(written)
+    config = training.hf_deepspeed_config.config
+    config["checkpoint"] = config.get("checkpoint", {}) | {"load_universal": True}
+
+
+def _convert_to_universal(written: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    ds_to_universal.main(
+        Namespace(
+            input_folder=str(written),
+            output_folder=f"{written}_universal",
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,  # models of transformers do not note what a universal one is
+        )
+    )
+
+
+def save_checkpoint(engine: DeepSpeedEngine, folder: Path) -> None:
+    """Write the state of training, without the frozen weights: the start checkpoint has those."""
+    engine.save_checkpoint(str(folder), exclude_frozen_parameters=True)
+
+
+def load_checkpoint(engine: DeepSpeedEngine, folder: Path) -> None:
+    """Read what `save_checkpoint` wrote; see `prepare_resume`.
+
+    Raises:
+        ResumeError: there is no checkpoint of DeepSpeed.
+    """
+    decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
+    loaded, _ = engine.load_checkpoint(str(folder), load_module_strict=False)
+    if loaded is None:
+        raise ResumeError(f"{folder}: DeepSpeed cannot read it; delete it or give --resume none")
+    # From a universal checkpoint, ZeRO-3 gives every parameter group the settings of the first.
+    for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay

@@ -28,7 +28,7 @@ from distime.train.arguments import (
     TrainArguments,
     parse,
 )
-from distime.train.distributed import gather_weights, whole_model
+from distime.train.distributed import gather_weights, prepare_resume, whole_model
 from distime.train.evaluation import HeldOut
 from distime.train.lora import merge_lora, select_trainable
 from distime.train.trainer import DisTimeTrainer, TrainingError
@@ -148,6 +148,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         checkpoint = get_last_checkpoint(training.output_dir)
     if checkpoint:
         logger.info("going on from %s", checkpoint)
+        prepare_resume(Path(checkpoint), training)
     trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("%s", trainer.summary())
     gather_weights(model, trainer.is_world_process_zero())

@@ -49,7 +49,11 @@ if [ "$NNODES" -gt 1 ]; then
     --master_addr "${MASTER_ADDR:?the address of machine 0}" \
     --master_port "${MASTER_PORT:-29500}" --nproc_per_node "$GPUS" \
     -m distime.train.finetune "$@"
-elif [ "$GPUS" -gt 1 ] || [ "$COUNT" -gt 0 ]; then
+fi
+
+# A single process on a CPU starts faster by itself, but DeepSpeed wants to be launched.
+case " $* " in *" --deepspeed"*) LAUNCHED=1 ;; *) LAUNCHED=$((COUNT > 0 || GPUS > 1)) ;; esac
+if [ "$LAUNCHED" -eq 1 ]; then
   # --standalone chooses a free port, so that runs beside one another do not collide.
   exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" \
     -m distime.train.finetune "$@"
