@@ -380,6 +380,26 @@ def test_several_samples_of_each_prompt(tiny_model):
         torch.testing.assert_close(times, alone[row // 2], rtol=0, atol=1e-5)
 
 
+def test_generation_runs_the_same_modules_whatever_is_emitted(tiny_model):
+    """Under ZeRO-3 a rank that left one out would keep the others waiting."""
+    calls = []
+    for name in ("time_encoder", "time_decoder"):
+        module = getattr(tiny_model, name)
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    sample = video_sample(1, 0)
+    inputs = {key: sample[key] for key in ("input_ids", "pixel_values", "frame_times")}
+    seen = []
+    for suppressed in ([TIME, IM_END], [token for token in range(VOCABULARY) if token != TIME]):
+        calls.clear()
+        output = tiny_model.generate(
+            **inputs, suppress_tokens=suppressed, max_new_tokens=3, return_dict_in_generate=True
+        )
+        seen.append((len(output.times[0]), list(calls)))
+    (none, without), (three, with_times) = seen
+    assert (none, three) == (0, 3)
+    assert without == with_times
+
+
 def test_streaming(tiny_model):
     class Collect:
         def __init__(self):

@@ -330,11 +330,13 @@ class TimeMixin:
             ],
         )
 
-    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor | None:
-        """Decode the times of the rows whose latest token `(B,)` is `<TIME_STAMP>`, if any."""
+    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor:
+        """Decode the times `(n, 2)` of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
+
+        The decoder also runs where there are none, and the encoder behind it: under ZeRO-3 every
+        rank must run what any rank runs.
+        """
         emitted = tokens == self.config.time_token_id
-        if not emitted.any():
-            return None
         distributions = self.time_decoder(trace.hidden_state[emitted]).softmax(-1)
         intervals = expected_time(distributions)
         trace.append(emitted.nonzero().flatten().tolist(), distributions, intervals)

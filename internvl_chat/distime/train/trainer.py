@@ -115,6 +115,11 @@ class DisTimeTrainer(Trainer):
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         return prepared
 
+    def _load_best_model(self) -> None:
+        if not self.is_deepspeed_enabled:
+            return super()._load_best_model()
+        distributed.load_checkpoint(self.model_wrapped, Path(self.state.best_model_checkpoint))
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_deepspeed_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
