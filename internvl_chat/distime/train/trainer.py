@@ -54,7 +54,7 @@ class DisTimeTrainer(Trainer):
         self._since_log: Counter[str] = Counter()
         self._loss_sums: dict[str, Tensor] = {}
         self._unchecked: list[tuple[Any, list[str]]] = []
-        self._last_log = (time.perf_counter(), 0)
+        self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
         self.add_callback(_EvaluateAtTheEnd())
 
@@ -85,7 +85,7 @@ class DisTimeTrainer(Trainer):
         summed = self.accelerator.reduce(local, reduction="sum").tolist()
         counts = dict(zip(_COUNTED, summed, strict=True))
         self.totals.update(counts)
-        self._since_log.update(counts)
+        self._since_log.update(counts | {"num_steps": 1})
         if self.totals["num_problems"] > self.max_bad_samples:
             raise TrainingError(
                 f"{self.totals['num_problems']} broken samples, more than --max_bad_samples "
@@ -212,8 +212,7 @@ class DisTimeTrainer(Trainer):
         scores["runtime"] = seconds
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
-        then, step = self._last_log
-        self._last_log = (then + seconds, step)  # no part of the throughput of training
+        self._last_log += seconds  # no part of the throughput of training
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -221,19 +220,18 @@ class DisTimeTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the three losses, throughput and padding to what is logged."""
-        then, step = self._last_log
-        steps = self.state.global_step - step
+        steps = self._since_log["num_steps"]  # a run that was resumed did not make them all
         if "loss" in logs and steps:
             for name, total in self._loss_sums.items():
                 logs[name] = self.accelerator.reduce(total, reduction="mean").item() / steps
-            seconds, counts = time.perf_counter() - then, self._since_log
+            seconds, counts = time.perf_counter() - self._last_log, self._since_log
             logs["samples_per_second"] = counts["num_samples"] / seconds
             logs["tokens_per_second"] = counts["num_tokens"] / seconds
             processed = counts["num_tokens"] + counts["num_padding"]
             logs["padding_share"] = counts["num_padding"] / max(processed, 1)
             logs["data_wait_share"] = min(1.0, self._seconds_waited / seconds)
             logs["memory_gib"] = peak_memory_gib()
-            self._last_log = (time.perf_counter(), self.state.global_step)
+            self._last_log = time.perf_counter()
             self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
         super().log(logs, *args, **kwargs)
 
