@@ -37,7 +37,7 @@ STEPS, SAVED = 3, 2
 LEARNING_RATE = 1e-3
 LOSS = {"rtol": 1e-4, "atol": 1e-5}
 # Adam turns rounding into steps where a gradient is zero but for it (biases of keys).
-WEIGHT = {"rtol": 0, "atol": LEARNING_RATE / 50}
+WEIGHT = {"rtol": 0, "atol": LEARNING_RATE / 20}
 
 LORA = (
     "--use_llm_lora", 4, "--freeze_llm", True, "--freeze_backbone", True, "--freeze_mlp", True,
