@@ -24,15 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, Qwen2Config
+from transformers import LogitsProcessor
 
-from distime.model.config import DisTimeConfig
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.time_modules import expected_time
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.sampling import VideoSample
+from models import BENCH, make_config, read_sizes
 
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 FRAME = "<FRAME_TIME_REF>: <image>"
 
 
@@ -51,26 +50,12 @@ class Forced(LogitsProcessor):
 def build(folder: Path) -> tuple[DisTimeProcessor, DisTimeForConditionalGeneration]:
     """The processor of a folder, and its model with random weights."""
     processor = DisTimeProcessor.from_pretrained(folder)
-    source = json.loads((folder / "config.json").read_text())
-    llm, vision = source["llm_config"], source["vision_config"]
-    sizes = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
-    text = Qwen2Config(
-        **{name: llm[name] for name in [*sizes, "num_key_value_heads", "vocab_size"]},
-        max_position_embeddings=llm["max_position_embeddings"],
-    )
-    tower = {name: vision[name] for name in [*sizes, "image_size", "patch_size"]}
-    tower |= {"model_type": "internvl_vision", "attention_bias": vision["qkv_bias"]}
     ids = processor.token_ids
-    config = DisTimeConfig(
-        text_config=text.to_dict(),
-        vision_config=tower,
-        image_token_id=ids.img_context,
-        time_token_id=ids.time_stamp,
-        frame_time_token_id=ids.frame_time_ref,
-        image_seq_length=processor.settings.tokens_per_image,
-        reg_max=source["dec_reg"],
-        enc_sigma=source["enc_sigma"],
-        layer_num=source["layer_num"],
+    config = make_config(
+        read_sizes(folder),
+        image_token=ids.img_context,
+        time_token=ids.time_stamp,
+        frame_token=ids.frame_time_ref,
     )
     torch.manual_seed(0)
     return processor, DisTimeForConditionalGeneration(config).eval()
