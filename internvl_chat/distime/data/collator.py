@@ -90,6 +90,9 @@ class Collator:
         ):
             if len(tensor):
                 batch[name] = tensor
+        if flat[0].image_features is not None:
+            # Even if there are none: they say that the vision tower is not to run.
+            batch["image_features"] = torch.cat([group.image_features for group in flat])
         return batch | {
             "num_samples": sample,
             "places": [place for group in flat for place in group.places],

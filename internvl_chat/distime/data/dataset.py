@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from distime.data.features import FeatureCache, LoadedMedia
 from distime.data.schema import (
     AnnotationError,
     DataSource,
@@ -64,6 +65,8 @@ class DataSettings:
         dynamic_image_size: cut still images into tiles, as the processor's settings say.
         cache_samples: keep every prepared group in memory, with the frames first drawn for it
             (small data sets, many epochs).
+        cache_features: folder that keeps what the frozen vision tower and projector make of the
+            media, see `distime.data.features`; empty for none.
         sampling_seed: of every random choice that preparing a sample takes.
     """
 
@@ -75,6 +78,7 @@ class DataSettings:
     max_items_per_group: int = 64
     dynamic_image_size: bool = True
     cache_samples: bool = False
+    cache_features: str = ""
     sampling_seed: int = 42
 
     def __post_init__(self):
@@ -89,6 +93,12 @@ class DataSettings:
             )
         if self.max_seq_length < 1 or self.max_items_per_group < 1:
             raise DataError("--max_seq_length and --max_items_per_group must be at least 1")
+        chance = self.sampling_method == "rand" or self.min_num_frame < self.max_num_frame
+        if self.cache_features and chance:
+            raise DataError(
+                "--cache_features needs the same frames in every epoch: add --sampling_method "
+                "middle, and the same --min_num_frame and --max_num_frame"
+            )
 
 
 @dataclass
@@ -99,11 +109,12 @@ class SampleGroup:
         prefix_ids: token ids that all items share (empty when there is one item).
         items: what follows for each item.
         targets: per item the normalised intervals `(n, 2)` of its `<TIME_STAMP>` tokens.
-        pixel_values: `(F, 3, S, S)`; no rows without media.
+        pixel_values: `(F, 3, S, S)`; no rows without media or with features.
         frame_times: `(R,)` normalised.
         places: `file:line` of each item.
         problems: what was wrong with items that this group replaces, one message each.
         num_clamped: intervals that reached past the end of the video and were cut.
+        image_features: `(F, N, C)` in place of the pixels; None without a cache of them.
     """
 
     prefix_ids: list[int]
@@ -114,6 +125,7 @@ class SampleGroup:
     places: list[str]
     problems: list[str] = field(default_factory=list)
     num_clamped: int = 0
+    image_features: Tensor | None = None
 
 
 class TrainingData(Dataset):
@@ -123,6 +135,9 @@ class TrainingData(Dataset):
         meta_path: the meta file, see `docs/DATA.md`.
         processor: of the model that is trained.
         settings: see `DataSettings`.
+
+    Attributes:
+        features: where media are looked up instead of being decoded, if anywhere.
 
     Raises:
         AnnotationError: the meta file or an annotation file cannot be read.
@@ -144,8 +159,9 @@ class TrainingData(Dataset):
             for number, (source, index) in enumerate(zip(self.sources, self.indices, strict=True))
             for items in self._grouped(source, index)
         ]
+        self.features: FeatureCache | None = None
         self._cache: dict[int, SampleGroup] = {}
-        self._media_cache: dict[tuple, tuple] = {}
+        self._media_cache: dict[tuple, LoadedMedia] = {}
         if not self.groups:
             raise DataError(f"{meta_path}: no items; is every annotation file empty?")
         num_items = sum(len(items) for _, items in self.groups)
@@ -256,16 +272,25 @@ class TrainingData(Dataset):
         return group
 
     def _prepare(self, items: list[Item], source: DataSource, rng: random.Random) -> SampleGroup:
-        media, pixels, times, duration = self._media(items[0], source, rng)
-        prefix, encoded = self._encode(items, media, self.settings.max_seq_length)
+        loaded = self._media(items[0], source, rng)
+        prefix, encoded = self._encode(items, loaded.media, self.settings.max_seq_length)
         targets, num_clamped = [], 0
         for item, one in zip(items, encoded, strict=True):
-            seconds, clamped = clamp_targets(item.targets, duration)
+            seconds, clamped = clamp_targets(item.targets, loaded.duration)
             num_clamped += clamped
             kept = torch.tensor(seconds[: one.num_time_stamps], dtype=torch.float64).view(-1, 2)
-            targets.append((kept / duration).to(torch.float32))
+            targets.append((kept / loaded.duration).to(torch.float32))
         places = [item.place for item in items]
-        return SampleGroup(prefix, encoded, targets, pixels, times, places, num_clamped=num_clamped)
+        return SampleGroup(
+            prefix,
+            encoded,
+            targets,
+            loaded.pixel_values,
+            loaded.frame_times,
+            places,
+            num_clamped=num_clamped,
+            image_features=loaded.image_features,
+        )
 
     def _encode(
         self, items: list[Item], media: Media, limit: int | None
@@ -278,9 +303,7 @@ class TrainingData(Dataset):
         conversations = [item.turns for item in items]
         return encode_items(tokenizer, template, media, conversations, max_length=limit)
 
-    def _media(
-        self, item: Item, source: DataSource, rng: random.Random
-    ) -> tuple[Media, Tensor, Tensor, float]:
+    def _media(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
         """Load an item's media, or find them in memory; see `DataSettings.cache_samples`."""
         if not self.settings.cache_samples:
             return self._load_media(item, source, rng)
@@ -289,9 +312,19 @@ class TrainingData(Dataset):
             self._media_cache[key] = self._load_media(item, source, rng)
         return self._media_cache[key]
 
-    def _load_media(
-        self, item: Item, source: DataSource, rng: random.Random
-    ) -> tuple[Media, Tensor, Tensor, float]:
+    def _load_media(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
+        if self.features is None:
+            return self._decode(item, source, rng)
+        path = self._features_path(item)
+        if path is None:
+            loaded = self._decode(item, source, rng)
+            return replace(loaded, image_features=self.features.nothing)
+        if path.is_file():
+            return self.features.load(path)
+        self._decode(item, source, rng)  # raises what is wrong with the media, if they are broken
+        raise OSError(f"{path}: no such features; start again, and they will be written")
+
+    def _decode(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
         processor, settings = self.processor, self.settings
         augment = (lambda frame: jpeg_augment(frame, rng)) if source.data_augment else (lambda f: f)
         if item.video is not None:
@@ -304,7 +337,7 @@ class TrainingData(Dataset):
             )
             frames = [augment(frame) for frame in sample.frames]
             media, times = processor.video_media(sample), processor.frame_times(sample)
-            return media, processor.pixels(frames), times, sample.duration
+            return LoadedMedia(media, times, sample.duration, processor.pixels(frames))
         options = processor.settings
         tiles = [
             tile_image(
@@ -318,7 +351,51 @@ class TrainingData(Dataset):
         media = Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(map(len, tiles)))
         flat = [tile for image in tiles for tile in image]
         # An item without a video has no times; the duration divides nothing.
-        return media, processor.pixels(flat), torch.zeros(0), 1.0
+        return LoadedMedia(media, torch.zeros(0), 1.0, processor.pixels(flat))
+
+    def _features_path(self, item: Item) -> Path | None:
+        """Return where the features of an item's media are kept; None for text."""
+        settings = self.settings
+        if item.video is not None:
+            choice = f"{settings.sampling_method} {settings.max_num_frame}"
+            return self.features.path([item.video], choice)
+        choice = f"dynamic {settings.dynamic_image_size}"
+        return self.features.path(item.images, choice) if item.images else None
+
+    def decode_media(self, index: int) -> LoadedMedia:
+        """Decode the media of a group, whatever the cache holds.
+
+        Raises:
+            AnnotationError, VideoError, ImageError, OSError: they cannot be read.
+        """
+        source = self.sources[self.groups[index][0]]
+        return self._decode(self.items_of(index)[0], source, random.Random(0))
+
+    def missing_features(self) -> list[tuple[Path, int, int]]:
+        """List the features that the cache does not hold: file, a group that needs it, tiles.
+
+        Media that cannot be found are left out; they will be named when their turn comes.
+
+        Raises:
+            DataError: a source changes its frames at random.
+        """
+        if changing := [source.name for source in self.sources if source.data_augment]:
+            raise DataError(
+                f"--cache_features needs the same frames in every epoch, but source {changing[0]} "
+                'has "data_augment": true in the meta file; set it to false'
+            )
+        missing: dict[Path, tuple[Path, int, int]] = {}
+        for index in tqdm(range(len(self)), desc="media", unit="group", delay=2):
+            try:
+                item = self.items_of(index)[0]
+                path = self._features_path(item)
+                if path is None or path in missing or path.is_file():
+                    continue
+                media = self._expected_media(item)
+            except BAD_SAMPLE:
+                continue
+            missing[path] = (path, index, media.num_frames + sum(media.image_tiles))
+        return list(missing.values())
 
     def __getitem__(self, key: tuple[int, int]) -> SampleGroup:
         """Return a group by (index, epoch); a broken one is replaced and its problem recorded.

@@ -89,6 +89,7 @@ class TimeMixin:
         pixel_values: Tensor | None = None,
         frame_times: Tensor | None = None,
         time_targets: Tensor | None = None,
+        image_features: Tensor | None = None,
     ) -> Tensor:
         """Look up token embeddings and replace those of images and times (paper, section 3.2).
 
@@ -99,6 +100,8 @@ class TimeMixin:
             time_targets: `(E, 2)` normalised intervals, one per `<TIME_STAMP>` in batch order,
                 clamped here to [0, 1]. A NaN interval leaves the token its own embedding, as does
                 None for all of them.
+            image_features: `(F, N, C)` instead of `pixel_values`: N tokens for every tile, as
+                `get_image_features` gives them. The vision tower does not run.
 
         Returns:
             `(B, T, C)`.
@@ -107,7 +110,7 @@ class TimeMixin:
             ValueError: a count does not match the tokens.
         """
         embeds = self.get_input_embeddings()(input_ids)
-        text_only = pixel_values is None
+        text_only = pixel_values is None and image_features is None
         if self.training:
             # A module that a batch does not need still runs; its output is dropped. So every
             # parameter has a gradient, and all ranks gather the same ones in the same order.
@@ -115,8 +118,11 @@ class TimeMixin:
             pixel_values = embeds.new_zeros(1, 3, *size) if text_only else pixel_values
             frame_times = embeds.new_zeros(0) if frame_times is None else frame_times
         if pixel_values is not None:
-            features = self.get_image_features(pixel_values=pixel_values).pooler_output
-            rows = features[:0] if text_only else features
+            if image_features is not None:
+                raise ValueError("give pixel_values or image_features, not both")
+            image_features = self.get_image_features(pixel_values=pixel_values).pooler_output
+        if image_features is not None:
+            rows = image_features[:0] if text_only else image_features
             is_image = input_ids == self.config.image_token_id
             embeds = _replace(embeds, is_image, rows.flatten(0, 1), IMG_CONTEXT)
 
@@ -159,6 +165,7 @@ class TimeMixin:
         sample_ids: Tensor | None = None,
         loss_weight: Tensor | None = None,
         loss_divisor: Tensor | float | None = None,
+        image_features: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> DisTimeOutput:
@@ -187,6 +194,7 @@ class TimeMixin:
             sample_ids: `(B, T)` likewise; samples are numbered from 0 over the batch.
             loss_weight: `(B, T)` weight of every token in the text loss.
             loss_divisor: divides the sum of the samples' losses instead of their number here.
+            image_features: `(F, N, C)` instead of `pixel_values`, see `embed`.
             return_dict: accepted for transformers; the output is always a `DisTimeOutput`.
             **kwargs: handed to the language model.
 
@@ -194,7 +202,9 @@ class TimeMixin:
             ValueError: tokens and the tensors that belong to them do not match.
         """
         if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, pixel_values, frame_times, time_targets)
+            inputs_embeds = self.embed(
+                input_ids, pixel_values, frame_times, time_targets, image_features
+            )
         elif labels is not None:
             raise ValueError("labels need input_ids, not inputs_embeds: they name the time tokens")
 

@@ -118,6 +118,11 @@ class TrainArguments(TrainingArguments):
     eval_path: str = _help("held-out grounding questions: a meta file or a jsonl file", "")
     eval_limit: int | None = _help("evaluate on the first that many of them", None)
     eval_max_new_tokens: int = _help("longest answer in evaluation, in tokens", 64)
+    checkpoint_parts: str = _help(
+        "parts that --gradient_checkpointing recomputes: vision, language, or both with a comma; "
+        "both unless given",
+        "",
+    )
 
     def __post_init__(self):
         if self.deepspeed:

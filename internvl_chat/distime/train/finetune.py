@@ -21,6 +21,7 @@ from distime.data.dataset import TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
+from distime.train import speed
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -30,6 +31,7 @@ from distime.train.arguments import (
 )
 from distime.train.distributed import gather_weights, prepare_resume, whole_model
 from distime.train.evaluation import HeldOut
+from distime.train.features import use_cached_features
 from distime.train.lora import merge_lora, select_trainable
 from distime.train.trainer import DisTimeTrainer, TrainingError
 
@@ -55,6 +57,7 @@ def load_model(
         )
     model.config.use_cache = False
     select_trainable(model, arguments)
+    speed.apply(model, training)
     return model
 
 
@@ -125,6 +128,7 @@ def read_held_out(
 
 def run(arguments: ModelArguments, data_arguments: DataArguments, training: TrainArguments) -> None:
     """Fine-tune and write the trained model and its processor to `--output_dir`."""
+    speed.check(arguments, data_arguments, training)
     if training.cpu_threads:
         torch.set_num_threads(training.cpu_threads)
     set_seed(training.seed)
@@ -133,6 +137,8 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     processor.check_model(model.config)
     data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
     held_out = read_held_out(processor, data_arguments, training)
+    if data_arguments.cache_features:
+        use_cached_features(model, data, training)
     rows = plan_rows(data, data_arguments, training)
     training.num_train_epochs = 1  # the plan already holds all epochs
     trainer = DisTimeTrainer(

@@ -1,0 +1,136 @@
+"""Choices that serve speed and memory and leave results as they are, checked before anything loads:
+the attention implementation, Liger's kernels, and which parts recompute their activations.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
+
+from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.train.arguments import (
+    ArgumentError,
+    DataArguments,
+    ModelArguments,
+    TrainArguments,
+)
+
+logger = logging.getLogger(__name__)
+
+ATTENTION = ("sdpa", "flash_attention_2", "flex_attention", "eager")
+PARTS = {"vision": "model.vision_tower", "language": "model.language_model"}
+
+
+def check(arguments: ModelArguments, data: DataArguments, training: TrainArguments) -> None:
+    """Refuse what cannot work on this machine or together.
+
+    Raises:
+        ArgumentError: the message names the flag and the mend.
+    """
+    has_gpu = torch.cuda.is_available() and not training.use_cpu
+    _check_attention(arguments.attn_implementation, data, training, has_gpu)
+    if training.use_liger_kernel:
+        if not is_liger_kernel_available():
+            raise ArgumentError(
+                "--use_liger_kernel: liger-kernel is not installed; pip install liger-kernel, or "
+                "leave the flag out"
+            )
+        if not has_gpu:
+            raise ArgumentError("--use_liger_kernel needs a GPU: its kernels are written in Triton")
+    _parts(training)
+    if data.cache_features:
+        if not (arguments.freeze_backbone and arguments.freeze_mlp):
+            raise ArgumentError(
+                "--cache_features keeps what comes out of vision tower and projector, so both must "
+                "stay as they are: add --freeze_backbone True --freeze_mlp True"
+            )
+        if data.cache_samples:
+            raise ArgumentError(
+                "--cache_features and --cache_samples both keep the media; choose one of them"
+            )
+
+
+def _check_attention(
+    name: str | None, data: DataArguments, training: TrainArguments, has_gpu: bool
+) -> None:
+    if name is None:
+        return
+    if name not in ATTENTION:
+        raise ArgumentError(f"--attn_implementation {name}: choose {', '.join(ATTENTION)}")
+    if name in ("flash_attention_2", "flex_attention") and not has_gpu:
+        raise ArgumentError(
+            f"--attn_implementation {name} trains on a GPU only; choose sdpa or eager on a CPU"
+        )
+    if name != "flash_attention_2":
+        return
+    if not is_flash_attn_2_available():
+        raise ArgumentError(
+            "--attn_implementation flash_attention_2: flash-attn is not installed; pip install "
+            "flash-attn, or choose sdpa"
+        )
+    if data.share_video_prefix:
+        raise ArgumentError(
+            "--attn_implementation flash_attention_2 knows sequences that follow one another, not "
+            "items that share frames; choose sdpa or flex_attention with --share_video_prefix"
+        )
+    if data.packing and training.per_device_train_batch_size > 1:
+        raise ArgumentError(
+            "--attn_implementation flash_attention_2 takes one packed row at a time; set "
+            "--per_device_train_batch_size 1 (and a longer --max_seq_length), or choose sdpa"
+        )
+
+
+def _parts(training: TrainArguments) -> list[str]:
+    """Return the parts that recompute their activations in the backward pass."""
+    wanted = training.gradient_checkpointing
+    # The same under its later name in transformers.
+    wanted = wanted or getattr(training, "activation_checkpointing", False)
+    if not training.checkpoint_parts:
+        return list(PARTS) if wanted else []
+    if not wanted:
+        raise ArgumentError("--checkpoint_parts needs --gradient_checkpointing True")
+    parts = [part.strip() for part in training.checkpoint_parts.split(",")]
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ArgumentError(
+            f"--checkpoint_parts {training.checkpoint_parts}: {unknown[0]!r} is none of "
+            f"{', '.join(PARTS)}; give one, or both with a comma"
+        )
+    return parts
+
+
+def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> None:
+    """Make a model train as the flags say, in place; to be called once, before the trainer.
+
+    The trainer would do either for the whole model. Recomputation would then hang a gradient on the
+    pixels' embeddings (transformers' way to feed reentrant recomputation), and a frozen vision
+    tower would be run backward for nothing. Liger knows no `distime` and would do nothing.
+    """
+    for part in _parts(training):
+        options = {"use_reentrant": False} | (_checkpointing_options(training) or {})
+        _recompute(model.get_submodule(PARTS[part]), options)
+    for name in ("gradient_checkpointing", "activation_checkpointing"):
+        if hasattr(training, name):
+            setattr(training, name, False)
+    if training.use_liger_kernel:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        # Logits exist at supervised positions alone, so there is no loss worth fusing.
+        options = {"fused_linear_cross_entropy": False, "cross_entropy": False}
+        options |= training.liger_kernel_config or {}
+        _apply_liger_kernel_to_instance(model=model.model.language_model, **options)
+        training.use_liger_kernel = False
+
+
+def _checkpointing_options(training: TrainArguments) -> dict | None:
+    newer = getattr(training, "activation_checkpointing_kwargs", None)
+    return newer or training.gradient_checkpointing_kwargs
+
+
+def _recompute(part: nn.Module, options: dict) -> None:
+    if hasattr(part, "activation_checkpointing_enable"):
+        part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        part.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
