@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -123,9 +123,9 @@ def activation_bytes(model: DisTimeForConditionalGeneration, tokens: int) -> int
     return sum(kept.values()) + len(language_model.layers) * hidden.nbytes
 
 
-def rows(size: str, gpus: int, tokens: int) -> Iterator[tuple[str, ...]]:
+def rows(size: str, choices: Sequence[str], gpus: int, tokens: int) -> Iterator[tuple[str, ...]]:
     """One row of the table for every choice of embeddings and ZeRO stage."""
-    for embeddings in ("full", "new_rows"):
+    for embeddings in choices:
         model = make_model(size, embeddings)
         total = model.num_parameters()
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -145,6 +145,9 @@ def main() -> None:
     )
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=8192, help="of the rows on one GPU")
+    parser.add_argument(
+        "--embeddings", nargs="+", default=["full"], help="choices of --train_embeddings"
+    )
     args = parser.parse_args()
     print(f"computed, GiB on each of {args.gpus} GPUs, {args.tokens} tokens on each\n")
     head = [
@@ -161,7 +164,7 @@ def main() -> None:
     print("| " + " | ".join(head) + " |")
     print("| --- " * len(head) + "|")
     for size in LANGUAGE_MODELS:
-        for row in rows(size, args.gpus, args.tokens):
+        for row in rows(size, args.embeddings, args.gpus, args.tokens):
             print("| " + " | ".join(row) + " |")
 
 

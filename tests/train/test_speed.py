@@ -90,7 +90,6 @@ NO_EMBEDDINGS = {"train_embeddings": False}
         ({}, "", {"vision", "language"}),
         ({}, "vision", {"vision"}),
         (LORA, "", {"vision", "language"}),
-        (LORA, "language", {"language"}),
         (LORA | NO_EMBEDDINGS, "", {"vision", "language"}),
     ],
 )
