@@ -7,63 +7,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
-from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
 from distime.train import finetune
 from distime.train.arguments import ArgumentError, ModelArguments
-from distime.train.lora import merge_lora, select_trainable
-
-LAUNCH = str(Path(finetune.__file__).resolve().parents[2] / "shell/distime/launch.sh")
-WORDS = ["when does the red square appear ? at . yes no what is seen"]
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """A tiny checkpoint, two videos, and eight items about them."""
-    folder = tmp_path_factory.mktemp("work space")  # with a blank, as users have
-    write_tiny_checkpoint(folder / "tiny", WORDS, hidden_size=32, num_layers=2, num_frames=4)
-    noise = np.random.default_rng(0)
-    for name in ("a.mp4", "b.mp4"):
-        frames = noise.integers(0, 255, (16, 64, 64, 3), dtype=np.uint8)
-        encode_video(folder / name, frames, fps=4)
-    lines = []
-    for number in range(8):
-        start = number / 4
-        turns = [
-            {"from": "human", "value": "<video>\nwhen does the red square appear?"},
-            {"from": "gpt", "value": "at <TIME_STAMP>."},
-        ]
-        video = "ab"[number % 2] + ".mp4"
-        lines.append({"video": video, "tgt": [start, start + 1], "conversations": turns})
-    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    meta = {"tiny": {"root": ".", "annotation": "train.jsonl"}}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
-
-
-def train(workspace, out, *flags, expect=0):
-    arguments = {
-        "--model_name_or_path": workspace / "tiny", "--meta_path": workspace / "meta.json",
-        "--output_dir": out, "--use_cpu": True, "--report_to": "none", "--save_strategy": "no",
-        "--min_num_frame": 4, "--max_num_frame": 4, "--learning_rate": 1e-3,
-        "--logging_steps": 1, "--disable_tqdm": True, "--dataloader_num_workers": 0,
-        "--sampling_method": "middle",
-    }  # fmt: skip
-    argv = [str(word) for pair in arguments.items() for word in pair] + [str(f) for f in flags]
-    assert finetune.main(argv) == expect
-
-
-def parameters(folder):
-    model = DisTimeForConditionalGeneration.from_pretrained(folder)
-    return dict(model.named_parameters())
+from tiny_runs import LAUNCH, parameters, train
 
 
 def test_output_is_a_whole_checkpoint(workspace, tmp_path):
@@ -92,49 +44,6 @@ def test_lora_trains_adapters_embeddings_and_time_modules_alone(workspace, tmp_p
         in_full = name.startswith(("time_", "lm_head")) or "embed_tokens" in name
         changed = not torch.equal(parameter, before[name])
         assert changed == bool(adapted or in_full), name
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_merged_lora_answers_as_unmerged(workspace, tied):
-    torch.manual_seed(0)
-    model = DisTimeForConditionalGeneration.from_pretrained(
-        workspace / "tiny", config_overrides={"tie_word_embeddings": tied}
-    ) if tied else _untied(workspace / "tiny")  # fmt: skip
-    arguments = ModelArguments(str(workspace / "tiny"), freeze_llm=True, use_llm_lora=4)
-    select_trainable(model, arguments)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.1)
-    model.eval()
-    ids = torch.arange(2, 20)[None]
-    expected = model(input_ids=ids).logits
-    assert merge_lora(model) == 2 * 7
-    torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-5)
-    assert not any("lora" in name for name in model.state_dict())
-
-
-def _untied(folder):
-    model = DisTimeForConditionalGeneration.from_pretrained(folder)
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
-    return model
-
-
-def test_killed_training_goes_on_as_if_nothing_had_happened(workspace, tmp_path):
-    settings = ("--per_device_train_batch_size", 2, "--num_train_epochs", 2)
-    train(workspace, tmp_path / "whole", *settings)
-    saving = ("--save_strategy", "steps", "--save_steps", 1)
-    train(workspace, tmp_path / "parts", *settings, *saving)
-    # As after a kill: the newest checkpoint is that of step 5 of 8, the rest is gone.
-    for step in (6, 7, 8):
-        for file in (tmp_path / "parts" / f"checkpoint-{step}").iterdir():
-            file.unlink()
-        (tmp_path / "parts" / f"checkpoint-{step}").rmdir()
-    train(workspace, tmp_path / "parts", *settings, *saving, "--resume", "auto")
-    expected = parameters(tmp_path / "whole")
-    for name, parameter in parameters(tmp_path / "parts").items():
-        torch.testing.assert_close(parameter, expected[name], rtol=0, atol=0, msg=name)
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(workspace, tmp_path, caplog):
@@ -166,6 +75,12 @@ def test_too_many_broken_samples_stop_the_run(workspace, tmp_path, caplog):
         (("--use_llm_lora", 4), "--use_llm_lora needs --freeze_llm True"),
         (("--distribution_loss_reduction", "max"), "choose sum or mean"),
         (("--resume", "yes"), "--resume yes: choose auto or none"),
+        (("--resume_from_checkpoint", "x"), "--resume_from_checkpoint is not used"),
+        (
+            ("--train_embeddings", "some"),
+            "some: choose full or new_rows or none",
+        ),
+        (("--export", "lora"), "--export lora: choose full or adapter or both"),
         (("--per_device_train_batch_size", 99), "the data make 8 rows, but one step takes 99"),
         (("--dec_reg", 16), "time_decoder.layers.2"),
     ],

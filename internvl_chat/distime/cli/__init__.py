@@ -27,6 +27,7 @@ COMMANDS = {
     "demo": "serve a page to try a checkpoint on",
     "evaluate": "answer the queries of a benchmark and score the answers",
     "ground": "find when something happens in videos",
+    "merge": "merge an adapter into its base checkpoint",
     "prepare": "convert official annotation files and check them",
     "quickstart": "make videos, train a tiny model, evaluate it and draw an answer",
     "report": "collect the scores of a results folder into one table",

@@ -84,6 +84,7 @@ def convert(
     verify: bool = True,
     max_shard_size: int | str = "5GB",
     seed: int = 0,
+    adapter_base: Path | None = None,
 ) -> None:
     """Write a checkpoint in another layout, with processor, tokenizer and model card.
 
@@ -95,6 +96,7 @@ def convert(
         verify: read the result back and compare every tensor and the tokenizer.
         max_shard_size: bytes of a weight file, above which there are several and an index.
         seed: draws what a base checkpoint lacks.
+        adapter_base: folder of the base, where the source is an adapter.
 
     Raises:
         ConvertError: the target must not be replaced, or the result does not read back equal.
@@ -103,7 +105,7 @@ def convert(
     """
     _check_target(source, target, overwrite)
     torch.manual_seed(seed)
-    model = DisTimeForConditionalGeneration.from_pretrained(source)
+    model = DisTimeForConditionalGeneration.from_pretrained(source, adapter_base=adapter_base)
     processor = DisTimeProcessor.from_pretrained(source)
     processor.check_model(model.config)
 

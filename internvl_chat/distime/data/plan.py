@@ -7,6 +7,7 @@ another number of processes without losing or repeating a sample.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,3 +117,13 @@ class PlannedRows(Dataset):
     def __getitem__(self, row: int) -> list[SampleGroup]:
         """Return the groups of a row."""
         return [self.data[key] for key in self.plan[row]]
+
+    def samples_until(self, row: int) -> str:
+        """Hash which samples the rows before `row` hold, in their order."""
+        digest = hashlib.sha256()
+        for keys in self.plan[:row]:
+            for group, epoch in keys:
+                source, items = self.data.groups[group]
+                digest.update(f"{self.data.sources[source].name} {items} {epoch},".encode())
+            digest.update(b";")
+        return f"{min(row, len(self))} rows {digest.hexdigest()}"

@@ -17,7 +17,7 @@ from transformers import initialization as init
 from transformers.generation import GenerationMode
 from transformers.utils import ModelOutput
 
-from distime.model import published
+from distime.model import adapter, published
 from distime.model.config import DisTimeConfig
 from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTrace
 from distime.model.hub import local_folder
@@ -496,18 +496,21 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         pretrained_model_name_or_path: str | Path,
         *args: Any,
         config_overrides: dict[str, Any] | None = None,
+        adapter_base: str | Path | None = None,
         **kwargs: Any,
     ) -> DisTimeForConditionalGeneration:
-        """Load our own layout, a base InternVL2.5, or a published DisTime checkpoint.
+        """Load our own layout, an adapter, a base InternVL2.5, or a published DisTime checkpoint.
 
         Which of them it is shows in the files: see `distime.model.published`. LoRA weights of an
-        unmerged published checkpoint are merged into the layers they adapt.
+        unmerged published checkpoint are merged into the layers they adapt, and an adapter
+        (`distime.model.adapter`) is folded into the base checkpoint that it names.
 
         Args:
             pretrained_model_name_or_path: folder, or a name on the hub: see
                 `distime.model.hub.local_folder`.
             *args: as for transformers.
             config_overrides: fields of the configuration to set before the model is made.
+            adapter_base: folder of the adapter's base, where it is not where it was.
             **kwargs: as for transformers (`dtype`, `device_map`, `attn_implementation`,
                 `revision`, ...).
 
@@ -517,6 +520,8 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
                 their names.
         """
         path = local_folder(pretrained_model_name_or_path, kwargs.pop("revision", None))
+        if adapter.is_adapter(path):
+            return cls._from_adapter(path, adapter_base, config_overrides or {}, *args, **kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers only warns of some misfits; collected here, every one of them is an error.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -535,6 +540,29 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
             model, info = super().from_pretrained(path, *args, **kwargs)
             published.check_loading(path, info)
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _from_adapter(
+        cls,
+        path: Path,
+        base: str | Path | None,
+        config_overrides: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> DisTimeForConditionalGeneration:
+        description = adapter.read_description(path)
+        base = Path(base or description.base)
+        if not (base / "config.json").is_file() and not adapter.is_adapter(base):
+            raise published.CheckpointError(
+                f"{path}: an adapter of {base}, which is not there; name the base with "
+                "`distime merge BASE ADAPTER DST`"
+            )
+        kwargs.setdefault("dtype", getattr(torch, description.dtype))
+        overrides = description.config_overrides | config_overrides
+        loaded = cls.from_pretrained(base, *args, config_overrides=overrides, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        adapter.apply(model, path, description)
+        return loaded
 
     def save_pretrained(
         self, save_directory: str | Path, *args: Any, save_original_format: bool = False, **kwargs

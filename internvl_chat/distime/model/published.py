@@ -148,19 +148,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 # An index names files beside it; anything else is damage or mischief.
                 if Path(shard).name != shard:
                     raise CheckpointError(f"{index}: shard {shard!r} is not a plain file name")
-                tensors |= _read_file(path / shard)
+                tensors |= read_file(path / shard)
             if missing := sorted(weight_map.keys() - tensors.keys()):
                 raise CheckpointError(f"{index}: its shards lack {_listed(missing)}")
             return tensors
         if (path / name).is_file():
-            return _read_file(path / name)
+            return read_file(path / name)
     raise CheckpointError(
         f"{path}: no weights found; looked for model.safetensors, pytorch_model.bin and their "
         ".index.json files"
     )
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of one `.safetensors` or `.bin` file.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or holds more than tensors.
+    """
     try:
         if path.suffix == ".bin":
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -284,6 +289,11 @@ def _llm_family(path: Path, source: dict[str, Any]) -> str:
     return family
 
 
+def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return `W + scale * B A`, computed in float32 and rounded once."""
+    return (weight.float() + scale * (b.float() @ a.float())).to(weight.dtype)
+
+
 def _merge_lora(
     path: Path, source: dict[str, Any], tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -303,7 +313,7 @@ def _merge_lora(
         plain = re.sub(r"\.lora_A\.[^.]+\.", ".", name_a).replace(".base_model.model.", ".", 1)
         if name_b not in tensors or plain not in merged:
             raise CheckpointError(f"{path}: LoRA tensor {name_a} lacks its partner or its layer")
-        a, b, base = tensors[name_a].float(), tensors[name_b].float(), merged[plain]
+        a, b, base = tensors[name_a], tensors[name_b], merged[plain]
         prefix = next(prefix for prefix in wrapped if plain.startswith(prefix))
         rank = int(source.get(wrapped[prefix]) or a.shape[0])
         if rank != a.shape[0]:
@@ -312,7 +322,7 @@ def _merge_lora(
                 f"{a.shape[0]}"
             )
         # The published wrapper always sets alpha to twice the rank.
-        merged[plain] = (base.float() + 2.0 * (b @ a)).to(base.dtype)
+        merged[plain] = merged_weight(base, a, b, 2.0)
     logger.info("%s: merged LoRA into %d layers", path, len(adapters))
     return merged
 

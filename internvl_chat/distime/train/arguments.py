@@ -14,6 +14,9 @@ from distime.data.dataset import DataSettings
 from distime.model.config import DISTRIBUTION_REDUCTIONS
 from distime.train.evaluation import METRICS
 
+EMBEDDING_MODES = ("full", "new_rows", "none")
+EXPORTS = ("full", "adapter", "both")
+
 
 class ArgumentError(ValueError):
     """A flag, a path or a combination is wrong; the message names the flag and the mend."""
@@ -38,7 +41,11 @@ class ModelArguments:
     use_llm_lora: int = _help("rank of LoRA on the language model, 0 for none", 0)
     lora_alpha: int | None = _help("LoRA alpha; twice the rank unless given", None)
     lora_dropout: float = _help("dropout before LoRA", 0.05)
-    train_embeddings: bool = _help("train input embeddings and output head in full", True)
+    train_embeddings: str = _help(
+        "of input embeddings and output head: full; new_rows, those of DisTime's tokens; or none",
+        "full",
+    )
+    export: str = _help("write the full model, an adapter of the start checkpoint, or both", "full")
     attn_implementation: str | None = _help("sdpa, flash_attention_2, flex_attention, eager", None)
     text_loss_weight: float | None = _help("weight of the text loss", None)
     distribution_loss_weight: float | None = _help("weight of the distribution loss", None)
@@ -62,11 +69,25 @@ class ModelArguments:
                 "--use_llm_lora needs --freeze_llm True: LoRA stands in for training the language "
                 "model's own weights"
             )
+        mode = str(self.train_embeddings).lower()
+        self.train_embeddings = {"true": "full", "false": "none"}.get(mode, mode)
+        for flag, choices in (("train_embeddings", EMBEDDING_MODES), ("export", EXPORTS)):
+            if getattr(self, flag) not in choices:
+                raise ArgumentError(
+                    f"--{flag} {getattr(self, flag)}: choose {' or '.join(choices)}"
+                )
         if self.distribution_loss_reduction not in (None, *DISTRIBUTION_REDUCTIONS):
             raise ArgumentError(
                 f"--distribution_loss_reduction {self.distribution_loss_reduction}: choose "
                 + " or ".join(DISTRIBUTION_REDUCTIONS)
             )
+
+    @property
+    def lora_scale(self) -> float | None:
+        """LoRA's alpha / rank; None without LoRA."""
+        if not self.use_llm_lora:
+            return None
+        return (self.lora_alpha or 2 * self.use_llm_lora) / self.use_llm_lora
 
     @property
     def config_overrides(self) -> dict[str, object]:
@@ -133,6 +154,16 @@ class TrainArguments(TrainingArguments):
         self.remove_unused_columns = False
         if self.resume not in ("", "none", "auto"):
             raise ArgumentError(f"--resume {self.resume}: choose auto or none")
+        if self.resume_from_checkpoint:
+            raise ArgumentError(
+                "--resume_from_checkpoint is not used: --resume auto takes the newest checkpoint "
+                "in --output_dir (delete newer ones to go further back)"
+            )
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of the plan that an optimizer step takes over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     def _check_evaluation(self) -> None:
         if not self.eval_path:

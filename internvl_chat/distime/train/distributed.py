@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeError(ValueError):
-    """A checkpoint cannot be resumed as asked; the message names the flag and the mend."""
+    """A run cannot start or go on in its folder; the message says why and what to change."""
 
 
 @contextmanager

@@ -9,12 +9,12 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
@@ -29,10 +29,12 @@ from distime.train.arguments import (
     TrainArguments,
     parse,
 )
+from distime.train.checkpoints import RunRecord, checkpoint_to_resume, digest_names
 from distime.train.distributed import gather_weights, prepare_resume, whole_model
 from distime.train.evaluation import HeldOut
+from distime.train.export import Exporter
 from distime.train.features import use_cached_features
-from distime.train.lora import merge_lora, select_trainable
+from distime.train.lora import select_trainable
 from distime.train.trainer import DisTimeTrainer, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,6 @@ def load_model(
             attn_implementation=arguments.attn_implementation,
             config_overrides=arguments.config_overrides,
         )
-    model.config.use_cache = False
     select_trainable(model, arguments)
     speed.apply(model, training)
     return model
@@ -79,11 +80,7 @@ def plan_rows(
     Raises:
         ArgumentError: the data are too few for a single step.
     """
-    rows_per_step = (
-        training.per_device_train_batch_size
-        * training.gradient_accumulation_steps
-        * training.world_size
-    )
+    rows_per_step = training.rows_per_step
     epochs = training.num_train_epochs
     if training.max_steps > 0:
         epochs = math.ceil(training.max_steps * rows_per_step / len(data))
@@ -140,6 +137,9 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     if data_arguments.cache_features:
         use_cached_features(model, data, training)
     rows = plan_rows(data, data_arguments, training)
+    exporter = Exporter(model, processor, arguments)
+    record = record_of_run(rows, exporter, data_arguments, training)
+    checkpoint = checkpoint_to_resume(training, record)
     training.num_train_epochs = 1  # the plan already holds all epochs
     trainer = DisTimeTrainer(
         model=model,
@@ -147,25 +147,49 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         train_dataset=rows,
         eval_dataset=held_out,
         data_collator=Collator(processor.token_ids.pad),
+        exporter=exporter,
+        record=record,
         max_bad_samples=data_arguments.max_bad_samples,
     )
-    checkpoint = None
-    if training.resume == "auto" and Path(training.output_dir).is_dir():
-        checkpoint = get_last_checkpoint(training.output_dir)
     if checkpoint:
         logger.info("going on from %s", checkpoint)
-        prepare_resume(Path(checkpoint), training)
-    trainer.train(resume_from_checkpoint=checkpoint)
+        prepare_resume(checkpoint, training)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     logger.info("%s", trainer.summary())
     gather_weights(model, trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
-        merged = merge_lora(model)
-        if merged:
-            logger.info("merged LoRA into %d layers", merged)
-        model.config.use_cache = True
-        model.save_pretrained(training.output_dir)
-        processor.save_pretrained(training.output_dir)
-        logger.info("wrote %s", training.output_dir)
+        exporter.write_result(Path(training.output_dir))
+
+
+def record_of_run(
+    rows: PlannedRows,
+    exporter: Exporter,
+    data_arguments: DataArguments,
+    training: TrainArguments,
+) -> RunRecord:
+    """Note what decides which samples a step takes and what is trained, for `--resume`."""
+    sources = zip(rows.data.sources, rows.data.indices, strict=True)
+    data_flags = {f"--{name}": value for name, value in asdict(data_arguments.settings).items()}
+    data_flags |= {"--packing": data_arguments.packing} | {
+        f"--{name}": getattr(training, name)
+        for name in ("seed", "num_train_epochs", "max_steps", "group_by_length")
+    }
+    data_flags["--per_device_train_batch_size x --gradient_accumulation_steps x processes"] = (
+        training.rows_per_step
+    )
+    data_flags |= {f"the number of items of {one.name}": len(index) for one, index in sources}
+    data_flags |= {f"repeat_time of {one.name}": one.repeat_time for one in rows.data.sources}
+    return RunRecord(
+        rows_per_step=training.rows_per_step,
+        samples_until=rows.samples_until,
+        parameters=digest_names(
+            f"{name} {tuple(parameter.shape)}"
+            for name, parameter in exporter.model.named_parameters()
+            if parameter.requires_grad
+        ),
+        data_flags=data_flags,
+        model_flags={f"--{name}": value for name, value in asdict(exporter.arguments).items()},
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

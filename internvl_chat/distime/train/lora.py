@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from torch import nn
 
+from distime.model.adapter import EMBEDDING, HEAD
+from distime.model.config import DisTimeConfig
 from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.new_rows import NEW_ROWS, train_new_rows
 from distime.train.arguments import ModelArguments
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ _LORA_TARGETS = (
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 _TIME_MODULES = ("time_encoder", "time_decoder")
-_EMBEDDINGS = ("lm_head", "model.language_model.embed_tokens")
 
 
 def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArguments) -> None:
@@ -45,20 +45,19 @@ def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArg
         for name, parameter in model.named_parameters():
             is_adapter = "lora_" in name
             parameter.requires_grad_(is_adapter or name in trained)
-    in_full = _TIME_MODULES + (_EMBEDDINGS if arguments.train_embeddings else ())
+    if arguments.train_embeddings == "new_rows":
+        train_new_rows(model, new_token_ids(model.config))
+    in_full = arguments.train_embeddings == "full"
     for name, parameter in model.named_parameters():
-        if name.startswith(in_full):
+        if name.startswith(_TIME_MODULES) or name.endswith(f".{NEW_ROWS}"):
             parameter.requires_grad_(True)
+        elif name.startswith((EMBEDDING, HEAD)):
+            parameter.requires_grad_(in_full)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("training %s of %s parameters", f"{trainable:,}", f"{total:,}")
 
 
-def merge_lora(model: nn.Module) -> int:
-    """Fold every LoRA layer into the layer it adapts, in place; return how many there were."""
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
-    for name, layer in layers:
-        layer.merge()
-        parent_name, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent_name), child, layer.get_base_layer())
-    return len(layers)
+def new_token_ids(config: DisTimeConfig) -> list[int]:
+    """Ids of the tokens that DisTime adds to a base checkpoint (`distime.model.tokens`)."""
+    return [config.time_token_id, config.frame_time_token_id]

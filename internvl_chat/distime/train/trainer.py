@@ -19,8 +19,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import IntervalStrategy
 
-from distime.train import distributed
+from distime.train import checkpoints, distributed
+from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
+from distime.train.export import Exporter
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +41,25 @@ class DisTimeTrainer(Trainer):
     over ranks, rows and micro-batches: the model divides by their number instead of by its own.
 
     Args:
+        exporter: writes and reads what is trained.
+        record: what a checkpoint must agree on with the run that goes on from it.
         max_bad_samples: stop when more samples than this had to be replaced.
         eval_dataset: a `HeldOut`, or None.
     """
 
     eval_dataset: HeldOut | None
 
-    def __init__(self, *args: Any, max_bad_samples: int = 100, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        exporter: Exporter,
+        record: RunRecord,
+        max_bad_samples: int = 100,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
+        self.exporter, self.record = exporter, record
+        self._is_saving = False
         self.max_bad_samples = max_bad_samples
         # The loss that the model returns is already scaled for accumulation.
         self.model_accepts_loss_kwargs = True
@@ -115,11 +128,6 @@ class DisTimeTrainer(Trainer):
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         return prepared
 
-    def _load_best_model(self) -> None:
-        if not self.is_deepspeed_enabled:
-            return super()._load_best_model()
-        distributed.load_checkpoint(self.model_wrapped, Path(self.state.best_model_checkpoint))
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_deepspeed_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
@@ -153,7 +161,7 @@ class DisTimeTrainer(Trainer):
         if num_items_in_batch is not None:
             # Ranks average their gradients, so each divides by its share of the samples.
             inputs["loss_divisor"] = num_items_in_batch / self.accelerator.num_processes
-        outputs = model(**inputs)
+        outputs = model(**inputs, use_cache=False)
         parts = torch.stack([getattr(outputs, name).detach() for name in _LOSSES])
         self._unchecked.append((parts, places))
         if self.accelerator.sync_gradients:
@@ -234,6 +242,51 @@ class DisTimeTrainer(Trainer):
             self._last_log = time.perf_counter()
             self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
         super().log(logs, *args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / checkpoints.PARTIAL) if self._is_saving else folder
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save a checkpoint that appears only when every process has written its part."""
+        self._is_saving = True
+        super()._save_checkpoint(model, trial)
+        self._is_saving = False
+        folder, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        partial = folder / checkpoints.PARTIAL / name
+        if self.state.best_model_checkpoint == str(partial):
+            self.state.best_model_checkpoint = str(folder / name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(partial / "trainer_state.json"))
+            self.record.write(partial, self.state.global_step)
+            checkpoints.publish(folder, name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            checkpoints.rotate(folder, self.args.save_total_limit, best)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Without gathered weights DeepSpeed hands over none, and saves its shards itself.
+        if self.args.should_save and state_dict != {}:
+            self.exporter.write_trained(Path(output_dir or self.args.output_dir), state_dict)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.exporter.load_trained(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        if self.is_deepspeed_enabled:
+            distributed.load_checkpoint(self.model_wrapped, best)
+        elif self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self.exporter.load_trained(best)
 
     def summary(self) -> str:
         """One line on what was trained on and what was wrong with it."""

@@ -1,0 +1,118 @@
+"""What a run writes: its result, and what it has trained so far into every checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from distime.model import adapter, published
+from distime.model.adapter import Adapter
+from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.published import CheckpointError
+from distime.processing.processor import DisTimeProcessor
+from distime.train.arguments import ModelArguments
+from distime.train.checkpoints import replace_files
+from distime.train.lora import new_token_ids
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_FOLDER = "adapter"
+
+
+@dataclass
+class Exporter:
+    """Writes a model in training.
+
+    Args:
+        model: with LoRA and new rows still apart; it is left as it is.
+        processor: of the model.
+        arguments: what was trained and from where.
+    """
+
+    model: DisTimeForConditionalGeneration
+    processor: DisTimeProcessor
+    arguments: ModelArguments
+
+    def __post_init__(self):
+        self.trained = {
+            name for name, parameter in self.model.named_parameters() if parameter.requires_grad
+        }
+
+        self.trains_all = len(self.trained) == sum(1 for _ in self.model.parameters())
+
+    def write_result(self, folder: Path) -> None:
+        """Write the full model, an adapter in `adapter/`, or both, as `--export` says."""
+        writers = {folder: self.write_full, folder / ADAPTER_FOLDER: self.write_adapter}
+        if self.arguments.export == "full":
+            del writers[folder / ADAPTER_FOLDER]
+        elif self.arguments.export == "adapter":
+            del writers[folder]
+        for target, write in writers.items():
+            replace_files(target, write)
+            logger.info("wrote %s", target)
+
+    def write_full(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write the plain model, LoRA merged and new rows in place, and its processor.
+
+        Args:
+            folder: made if it is not there.
+            state: of the whole model, where its parameters are spread over processes.
+        """
+        state = adapter.untied(self.model, state or self.model.state_dict())
+        ids = new_token_ids(self.model.config)
+        plain = adapter.fold(state, self.arguments.lora_scale, ids)
+        self.model.save_pretrained(folder, state_dict=plain)
+        self.processor.save_pretrained(folder)
+
+    def write_adapter(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write what is trained as an adapter of the start checkpoint, and the processor.
+
+        Args:
+            folder: made if it is not there.
+            state: of the whole model, where its parameters are spread over processes.
+        """
+        arguments, ids = self.arguments, new_token_ids(self.model.config)
+        state = adapter.untied(self.model, state or self.model.state_dict())
+        untouched = [
+            name
+            for name in state
+            if name not in self.trained and not name.endswith(f".{adapter.NEW_ROWS}")
+        ]
+        description = Adapter(
+            base=str(Path(arguments.model_name_or_path).resolve()),
+            config_overrides=arguments.config_overrides,
+            lora_scale=arguments.lora_scale,
+            new_token_ids=ids,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            base_digest=adapter.base_digest(state, untouched),
+        )
+        adapter.write(folder, description, adapter.trained_tensors(state, self.trained, ids))
+        self.processor.save_pretrained(folder)
+
+    def write_trained(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write what a checkpoint needs: an adapter, or the model where all of it is trained."""
+        (self.write_full if self.trains_all else self.write_adapter)(folder, state)
+
+    def load_trained(self, folder: Path) -> None:
+        """Load what `write_trained` wrote into the model in training, in place.
+
+        Raises:
+            CheckpointError: a trained tensor is missing or has another shape.
+        """
+        read = published.read_tensors if self.trains_all else adapter.read_tensors
+        tensors = read(folder)
+        state = self.model.state_dict()
+        for name in [name for name in tensors if name not in state]:
+            # The rows that a base checkpoint lacks, where they are not trained.
+            weight = name.replace(f".{adapter.NEW_ROWS}", ".weight")
+            state[weight][new_token_ids(self.model.config)] = tensors.pop(name).to(state[weight])
+        if missing := sorted(self.trained - tensors.keys()):
+            raise CheckpointError(f"{folder}: lacks {len(missing)} tensors, such as {missing[0]}")
+        try:
+            self.model.load_state_dict(tensors, strict=False)
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
