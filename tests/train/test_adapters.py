@@ -65,7 +65,9 @@ def test_merged_adapter_is_the_full_export(workspace, base, tmp_path, mode, caps
             continue
         changed = (full[name] != before[name]).any(-1)
         assert changed[old].any() == (mode == "full"), name
-        assert changed[rows].any() == (mode != "none"), name
+        # As input the new tokens always have the embedding of their time instead.
+        is_used = name == EMBEDDINGS[-1] or EMBEDDINGS[-1] not in full
+        assert changed[rows].any() == (mode != "none" and is_used), name
     small, whole = (
         path.stat().st_size for path in (adapter / WEIGHTS, merged / "model.safetensors")
     )

@@ -134,6 +134,7 @@ class RunRecord:
         """Write the record of a checkpoint: the last of its files."""
         values = {
             "step": step,
+            "rows_per_step": self.rows_per_step,
             "samples": self.samples_until(step * self.rows_per_step),
             "parameters": self.parameters,
             "data_flags": self.data_flags,
@@ -161,7 +162,7 @@ class RunRecord:
             )
         changes = _changes(before["data_flags"], self.data_flags)
         samples = self.samples_until(before["step"] * self.rows_per_step)
-        if before["samples"] != samples:
+        if before["samples"] != samples or before["rows_per_step"] != self.rows_per_step:
             raise ResumeError(
                 f"{checkpoint} was trained on other samples than this run has for its first "
                 f"{before['step']} steps, so that samples would be lost or repeated: "

@@ -59,6 +59,8 @@ class DisTimeTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.exporter, self.record = exporter, record
+        # Set by the trainer, it would be saved with the model; `compute_loss` says it instead.
+        vars(self.model.config).pop("use_cache", None)
         self._is_saving = False
         self.max_bad_samples = max_bad_samples
         # The loss that the model returns is already scaled for accumulation.
