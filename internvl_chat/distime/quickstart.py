@@ -74,9 +74,9 @@ class QuickstartSettings:
     train_videos: int = 900
     held_out_videos: int = 150
     look: Stage = Stage(200, 32, sees=True)
-    glimpse: Stage = Stage(250, 32, sees=True)
-    relate: Stage = Stage(350, 16, items=9)
-    ground: Stage = Stage(600, 16, schedule="cosine", learning_rate=2e-3)
+    glimpse: Stage = Stage(350, 32, sees=True, learning_rate=2e-3)
+    relate: Stage = Stage(350, 16, items=9, learning_rate=1.5e-3)
+    ground: Stage = Stage(800, 16, schedule="cosine", learning_rate=2e-3)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Training items about synthetic videos, as ordinary annotation files: the quickstart's lessons.
 
 Four stages, each a meta file: what single frames show; what is visible when, and what at all, in a
-video of four frames; the same in sixteen, with some groundings; and groundings alone. Grounding
+video of four frames, with some groundings; the same in sixteen; and groundings alone. Grounding
 alone is not learned from a few hundred videos, nor is looking things up among sixteen frames
 learned as fast as among four first.
 """
@@ -79,20 +79,26 @@ def frame_items(spec: SyntheticVideo, folder: Path, rng: random.Random) -> list[
 
 
 def glimpse_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
-    """The first two kinds of relations, for a model that sees only a few frames."""
+    """The same three kinds of relations, for a model that sees only a few frames."""
     shown = train_frame_indices(spec.num_frames, FRAMES["glimpse"])
-    seen = {_visible_at(spec, number / spec.fps) for number in shown} - {_NOTHING}
-    present = [name.removesuffix(".") for name in sorted(seen)]
-    return _times(spec, shown) + _existences(spec, present, rng)
+    answers = {_visible_at(spec, number / spec.fps) for number in shown}
+    seen = [event for event in spec.events if f"{_name(event)}." in answers]
+    return _relations(spec, shown, seen, rng)
 
 
 def relation_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
     """What is at a time, whether something appears, and two groundings."""
     shown = train_frame_indices(spec.num_frames, FRAMES["relate"])
-    items = _times(spec, rng.sample(shown, _TIMES_PER_VIDEO))
-    items += _existences(spec, [_name(event) for event in spec.events], rng)
-    events = rng.sample(spec.events, min(len(spec.events), _GROUNDINGS_PER_VIDEO))
-    items += [_grounding(spec, event) for event in events]
+    return _relations(spec, rng.sample(shown, _TIMES_PER_VIDEO), spec.events, rng)
+
+
+def _relations(
+    spec: SyntheticVideo, frames: Sequence[int], seen: Sequence[Event], rng: random.Random
+) -> list[dict]:
+    items = _times(spec, frames)
+    items += _existences(spec, [_name(event) for event in seen], rng)
+    asked = rng.sample(seen, min(len(seen), _GROUNDINGS_PER_VIDEO))
+    items += [_grounding(spec, event) for event in asked]
     rng.shuffle(items)  # a group of any size then holds some of each kind
     return items
 
