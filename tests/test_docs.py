@@ -249,6 +249,7 @@ OTHERS = {
     "--local-dir": "hf download",
     "--nproc_per_node": "torchrun",
     "--nnodes": "torchrun",
+    "--nodes": "sbatch",
 }
 
 
