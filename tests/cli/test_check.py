@@ -4,12 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from tokenizers import pre_tokenizers
 
 from distime.cli import main
-from distime.cli.check import histogram, tokens_per_image
+from distime.cli.check import histogram
 from distime.processing.prompt import ChatTemplate
-from distime.processing.tokenizer import TokenizerError
 from distime.processing.video import encode_video
 
 
@@ -112,20 +112,28 @@ def test_sequences_that_are_too_long_are_problems(meta, checkpoint, capsys):
 def test_a_bad_checkpoint_is_an_error(meta, checkpoint, capsys):
     arguments = ["check", str(meta), "--checkpoint"]
     assert main([*arguments, str(meta.parent / "nowhere")]) == 1
-    assert "nowhere is not a folder" in capsys.readouterr().err
+    assert "nowhere: no such folder" in capsys.readouterr().err
     (checkpoint / "config.json").unlink()
     assert main([*arguments, str(checkpoint)]) == 1
-    assert "give --tokens-per-image" in capsys.readouterr().err
-    assert main([*arguments, str(checkpoint), "--tokens-per-image", "4", "--workers", "1"]) == 0
+    assert "has neither" in capsys.readouterr().err
 
 
-def test_visual_tokens_of_both_layouts(checkpoint):
-    assert tokens_per_image(checkpoint) == 4
-    (checkpoint / "config.json").write_text('{"image_seq_length": 256}')
-    assert tokens_per_image(checkpoint) == 256
-    (checkpoint / "config.json").write_text("{}")
-    with pytest.raises(TokenizerError, match=r"config\.json does not tell the visual tokens"):
-        tokens_per_image(checkpoint)
+def test_an_image_counts_with_its_tiles(meta, checkpoint, capsys):
+    Image.new("RGB", (112, 56)).save(meta.parent / "wide.png")
+    turns = line([0, 1])["conversations"]
+    question, answer = (turn["value"] for turn in turns)
+    turns[0]["value"] = question.replace("<video>", "<image>")
+    turns[1]["value"] = answer.replace("<TIME_STAMP>", "then")
+    arguments = ["check", str(meta), "--workers", "1", "--checkpoint", str(checkpoint)]
+    lengths = []
+    for tiles in (1, 2):
+        write(meta.parent, [{"image": "wide.png", "conversations": turns}])
+        config = json.loads((checkpoint / "config.json").read_text())
+        (checkpoint / "config.json").write_text(json.dumps(config | {"max_dynamic_patch": tiles}))
+        assert main(arguments) == 0
+        lengths.append(int(capsys.readouterr().out.split("tokens: ")[1].split()[0]))
+    # Two tiles and the thumbnail instead of one, of (56 / 14 / 2)^2 tokens each.
+    assert lengths[1] - lengths[0] == 2 * 4
 
 
 def test_processes_find_the_same_problems_in_order(meta, checkpoint, capsys):

@@ -10,7 +10,6 @@ there are errors. See docs/DATA.md for the format.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
@@ -21,7 +20,6 @@ import numpy as np
 from tqdm import tqdm
 
 from distime.data.schema import ERROR, WARNING, CheckedLine, check
-from distime.processing.tokenizer import TokenizerError, add_special_tokens, load_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="PATH", help="count tokens with this checkpoint's tokenizer"
     )
     parser.add_argument("--num-frames", type=int, default=16, help="frames of a video (16)")
-    parser.add_argument(
-        "--tokens-per-image", type=int, help="visual tokens of a frame (default: the checkpoint's)"
-    )
     parser.add_argument(
         "--max-length", type=int, default=8192, help="longest sequence in tokens (8192)"
     )
@@ -51,16 +46,16 @@ def run(args: argparse.Namespace) -> int:
     """Print the problems and the counts; return 1 if there are errors."""
     settings = {"num_frames": args.num_frames, "open_media": not args.no_open}
     if args.checkpoint is not None:
+        from distime.model.hub import HubError
+        from distime.processing.processor import DisTimeProcessor, ProcessorError
+        from distime.processing.tokenizer import TokenizerError
+
         try:
-            tokenizer = load_tokenizer(args.checkpoint)
-            add_special_tokens(tokenizer)
-            settings["tokens_per_image"] = args.tokens_per_image or tokens_per_image(
-                Path(args.checkpoint)
-            )
-        except TokenizerError as error:
+            settings["processor"] = DisTimeProcessor.from_pretrained(args.checkpoint)
+        except (HubError, ProcessorError, TokenizerError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        settings |= {"tokenizer": tokenizer, "max_length": args.max_length}
+        settings["max_length"] = args.max_length
 
     severities = Counter()
     counts = Counter()
@@ -87,25 +82,6 @@ def run(args: argparse.Namespace) -> int:
     if lengths:
         print(histogram(lengths))
     return int(severities[ERROR] > 0)
-
-
-def tokens_per_image(checkpoint: Path) -> int:
-    """Return the visual tokens of one frame, from a checkpoint's config.json (either layout).
-
-    Raises:
-        TokenizerError: the file is missing or says neither way; the message names the flag.
-    """
-    try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        if "image_seq_length" in config:
-            return config["image_seq_length"]
-        grid = config["force_image_size"] / config["vision_config"]["patch_size"]
-        return round((grid * config["downsample_ratio"]) ** 2)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TokenizerError(
-            f"{checkpoint / 'config.json'} does not tell the visual tokens of a frame "
-            f"({error!r}): give --tokens-per-image"
-        ) from error
 
 
 def histogram(lengths: Sequence[int], bins: int = 32) -> str:

@@ -30,10 +30,8 @@ from distime.data.schema import (
 )
 from distime.processing.image import (
     ImageError,
-    image_size,
     jpeg_augment,
     load_image,
-    tile_grid,
     tile_image,
 )
 from distime.processing.processor import DisTimeProcessor
@@ -229,16 +227,10 @@ class TrainingData(Dataset):
         return left_out + len(prefix) + sum(len(one.input_ids) for one in encoded)
 
     def _expected_media(self, item: Item) -> Media:
-        options, settings = self.processor.settings, self.settings
         if item.video is not None:
-            return Media(options.tokens_per_image, num_frames=settings.max_num_frame)
-        limit = options.max_tiles if settings.dynamic_image_size else 1
-        tiles = []
-        for path in item.images:
-            columns, rows = tile_grid(*image_size(path), options.image_size, max_num=limit)
-            count = columns * rows
-            tiles.append(count + (options.use_thumbnail and count > 1))
-        return Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(tiles))
+            tokens = self.processor.settings.tokens_per_image
+            return Media(tokens, num_frames=self.settings.max_num_frame)
+        return self.processor.image_media(item.images, self.settings.dynamic_image_size)
 
     def items_of(self, index: int) -> list[Item]:
         """Read the annotation lines of a group."""

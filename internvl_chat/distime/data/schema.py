@@ -17,22 +17,23 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from transformers import PreTrainedTokenizerBase
 
 from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
 from distime.processing.prompt import (
     ROLES,
-    ChatTemplate,
     Media,
     PromptError,
     Turn,
     encode_conversation,
     place_media,
 )
+
+if TYPE_CHECKING:  # a check without lengths does without what this imports
+    from distime.processing.processor import DisTimeProcessor
 
 ERROR, WARNING = "error", "warning"
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -480,17 +481,13 @@ class CheckSettings:
     """How training will read the items that `check` looks at.
 
     Attributes:
-        tokenizer: for the lengths of sequences; None leaves them out.
-        template: the chat template.
-        tokens_per_image: visual tokens of a frame or an image.
+        processor: for the lengths of sequences; None leaves them out.
         num_frames: frames of a video.
         max_length: longest sequence, None for no limit.
         open_media: False only looks whether media files are there.
     """
 
-    tokenizer: PreTrainedTokenizerBase | None = None
-    template: ChatTemplate = ChatTemplate()
-    tokens_per_image: int = 256
+    processor: DisTimeProcessor | None = None
     num_frames: int = 16
     max_length: int | None = None
     open_media: bool = True
@@ -498,7 +495,7 @@ class CheckSettings:
 
 def check(
     meta_path: str | os.PathLike[str],
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    processor: DisTimeProcessor | None = None,
     *,
     workers: int = 0,
     on_line: Callable[[CheckedLine], None] | None = None,
@@ -508,13 +505,13 @@ def check(
 
     Args:
         meta_path: the meta file.
-        tokenizer: for the lengths of sequences.
+        processor: for the lengths of sequences.
         workers: processes to use, 0 to do the work in this one.
         on_line: called for each annotation line.
         settings: fields of `CheckSettings`.
     """
     meta_path = Path(meta_path)
-    settings = CheckSettings(tokenizer=tokenizer, **settings)
+    settings = CheckSettings(processor=processor, **settings)
     tasks = []
     for found in scan_meta(meta_path):
         if isinstance(found, Problem):
@@ -604,28 +601,29 @@ def _check_item(
                     findings.append((WARNING, _beyond(start, end, duration)))
     for image in item.images:
         _check_image(image, settings, findings)
-    if settings.tokenizer is not None:
-        media = Media(
-            settings.tokens_per_image,
-            num_frames=settings.num_frames if item.video else 0,
-            image_tiles=(1,) * len(item.images),
-        )
+    if settings.processor is not None:
+        from distime.processing.image import ImageError
+
         try:
-            encoded = encode_conversation(settings.tokenizer, settings.template, item.turns, media)
-            counts["num_tokens"] = length = len(encoded.input_ids)
-            if settings.max_length is not None and length > settings.max_length:
-                encode_conversation(
-                    settings.tokenizer,
-                    settings.template,
-                    item.turns,
-                    media,
-                    max_length=settings.max_length,
-                )
-                cut = length - settings.max_length
-                findings.append((WARNING, f"{cut} of {length} tokens will be cut off the end"))
+            counts["num_tokens"] = _num_tokens(item, settings, findings)
         except PromptError as error:
             findings.append((ERROR, str(error)))
+        except ImageError:
+            pass  # named above
     return counts
+
+
+def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) -> int:
+    processor, limit = settings.processor, settings.max_length
+    media = processor.image_media(item.images)
+    if item.video is not None:
+        media = Media(processor.settings.tokens_per_image, num_frames=settings.num_frames)
+    arguments = processor.tokenizer, processor.template, item.turns, media
+    length = len(encode_conversation(*arguments).input_ids)
+    if limit is not None and length > limit:
+        encode_conversation(*arguments, max_length=limit)  # an error if the frames do not fit
+        findings.append((WARNING, f"{length - limit} of {length} tokens will be cut off the end"))
+    return length
 
 
 def _beyond(start: float, end: float, duration: float) -> str:

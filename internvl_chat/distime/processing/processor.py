@@ -21,7 +21,13 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from distime.model.hub import local_folder
 from distime.model.tokens import FRAME_TIME_REF, IM_END, IMG_CONTEXT, TIME_STAMP
-from distime.processing.image import IMAGENET_MEAN, IMAGENET_STD, frames_to_pixels
+from distime.processing.image import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    frames_to_pixels,
+    image_size,
+    tile_grid,
+)
 from distime.processing.prompt import (
     INTERNVL2_5_SYSTEM,
     ChatTemplate,
@@ -244,6 +250,25 @@ class DisTimeProcessor:
     def video_media(self, sample: VideoSample) -> Media:
         """What the prompt needs to know of a video."""
         return Media(self.settings.tokens_per_image, num_frames=len(sample.times))
+
+    def image_media(self, paths: Sequence[str | os.PathLike], tiled: bool = True) -> Media:
+        """What the prompt needs to know of still images; only their sizes are read.
+
+        Args:
+            paths: image files.
+            tiled: they are cut into tiles, as the settings say.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        options = self.settings
+        tiles = []
+        for path in paths:
+            limit = options.max_tiles if tiled else 1
+            columns, rows = tile_grid(*image_size(path), options.image_size, max_num=limit)
+            count = columns * rows
+            tiles.append(count + (options.use_thumbnail and count > 1))
+        return Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(tiles))
 
     def frame_times(self, sample: VideoSample) -> Tensor:
         """Normalised times `(n,)` of the frames, float32."""
