@@ -76,7 +76,7 @@ class QuickstartSettings:
     look: Stage = Stage(200, 32, sees=True)
     glimpse: Stage = Stage(350, 32, sees=True, learning_rate=2e-3)
     relate: Stage = Stage(350, 16, items=9, learning_rate=1.5e-3)
-    ground: Stage = Stage(800, 16, schedule="cosine", learning_rate=2e-3)
+    ground: Stage = Stage(600, 16, schedule="cosine", learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
