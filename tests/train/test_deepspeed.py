@@ -262,5 +262,7 @@ def test_optimizer_has_no_empty_group(tmp_path):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith("q_proj.weight"))
     arguments = finetune.TrainArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-    optimizer = DisTimeTrainer(model=model, args=arguments).create_optimizer()
+    optimizer = DisTimeTrainer(
+        model=model, args=arguments, exporter=None, record=None
+    ).create_optimizer()
     assert [len(group["params"]) for group in optimizer.param_groups] == [4]
