@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from distime.data.collator import Collator
+from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import SampleGroup
 from distime.data.plan import PlanSettings, make_plan
 from distime.model.modeling import DisTimeForConditionalGeneration
@@ -44,7 +44,6 @@ SIZES = {
     "dec_reg": 32, "enc_sigma": 1.0, "layer_num": 3,
 }  # fmt: skip
 IMAGE_SIZE, TOKENS_PER_FRAME = 112, 16
-NOT_FOR_MODEL = ("num_samples", "places", "problems", "num_clamped", "num_cut")
 
 
 def make_groups(random: np.random.Generator, videos: int, questions: float) -> list[SampleGroup]:
@@ -96,7 +95,7 @@ def measure(model, batches: list[dict]) -> dict[str, float]:
     padding = positions = loss = 0
     start = time.process_time()
     for batch in batches:
-        inputs = {name: value for name, value in batch.items() if name not in NOT_FOR_MODEL}
+        inputs = {name: value for name, value in batch.items() if name not in FOR_TRAINER}
         part = model(**inputs, loss_divisor=num_samples).loss
         part.backward()
         loss += part.item()

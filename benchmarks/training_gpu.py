@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from distime.data.collator import Collator
+from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import SampleGroup
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.prompt import IGNORE_INDEX, Encoded
@@ -39,7 +39,6 @@ from memory_table import make_config
 # Dense bfloat16 operations a second, from the makers' data sheets.
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "RTX 4090": 165e12}
 FRAMES, QUESTION, ANSWER = 16, 100, 20
-NOT_FOR_MODEL = ("num_samples", "places", "problems", "num_clamped", "num_cut")
 
 
 class Steps:
@@ -78,7 +77,7 @@ class Steps:
             room = row_tokens - FRAMES * per_frame
             row = [self.sample(FRAMES, max(room // (QUESTION + ANSWER), 2))]
         collated = Collator(0)([row] * rows)
-        batch = {name: v for name, v in collated.items() if name not in NOT_FOR_MODEL}
+        batch = {name: v for name, v in collated.items() if name not in FOR_TRAINER}
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
         return batch

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
-from distime.data.collator import Collator
+from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import DataError, DataSettings, TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.processing.video import encode_video
 from distime.tiny import write_tiny_checkpoint
 
-FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut")
 WORDS = ["when does the red square appear ? at . yes no what is seen"]
 
 

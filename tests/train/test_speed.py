@@ -6,46 +6,24 @@ import json
 import sys
 from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
-from distime.data.collator import Collator
+from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import DataSettings, TrainingData
-from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
 from distime.train import finetune, speed
 from distime.train.arguments import DataArguments, ModelArguments, TrainArguments
 from distime.train.lora import select_trainable
 
-FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut")
-WORDS = ["when does the red square appear ? at . yes no what is seen"]
-
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """A tiny checkpoint, two videos, six items about them, one of text alone."""
-    folder = tmp_path_factory.mktemp("speed")
-    write_tiny_checkpoint(folder / "tiny", WORDS, hidden_size=32, num_layers=2, num_frames=4)
-    noise = np.random.default_rng(0)
-    for name in ("a.mp4", "b.mp4"):
-        frames = noise.integers(0, 255, (16, 64, 64, 3), dtype=np.uint8)
-        encode_video(folder / name, frames, fps=4)
-    lines = []
-    for number in range(6):
-        turns = [
-            {"from": "human", "value": "<video>\nwhen does the red square appear?"},
-            {"from": "gpt", "value": "at <TIME_STAMP>."},
-        ]
-        video = "ab"[number % 2] + ".mp4"
-        lines.append({"video": video, "tgt": [number / 4, 2], "conversations": turns})
+def workspace(workspace):
+    """With one more item, of text alone."""
     turns = [{"from": "human", "value": "what is seen?"}, {"from": "gpt", "value": "no."}]
-    lines.append({"conversations": turns})
-    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    meta = {"tiny": {"root": ".", "annotation": "train.jsonl"}}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
+    with (workspace / "train.jsonl").open("a") as annotation:
+        annotation.write(json.dumps({"conversations": turns}) + "\n")
+    return workspace
 
 
 def batches(workspace):

@@ -13,6 +13,9 @@ from distime.data.dataset import SampleGroup
 from distime.model.packing import PADDING, SHARED
 from distime.processing.prompt import IGNORE_INDEX
 
+FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut")
+"""What a batch holds beside the arguments of the model's `forward`."""
+
 
 @dataclass
 class _Row:
@@ -52,7 +55,7 @@ class Collator:
 
         Returns:
             the arguments of the model's `forward` (`input_ids`, `labels`, `pixel_values`, ...), and
-            `num_samples`, `places`, `problems`, `num_clamped` and `num_cut` for the trainer.
+            `FOR_TRAINER`.
         """
         laid, sample, group_number = [], 0, 0
         for groups in rows:

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import IntervalStrategy
 
+from distime.data.collator import FOR_TRAINER
 from distime.train import checkpoints, distributed
 from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
@@ -159,7 +160,7 @@ class DisTimeTrainer(Trainer):
             TrainingError: the loss is not finite; names the samples.
         """
         places = inputs["places"]
-        inputs = {name: value for name, value in inputs.items() if name not in _NOT_FOR_MODEL}
+        inputs = {name: value for name, value in inputs.items() if name not in FOR_TRAINER}
         if num_items_in_batch is not None:
             # Ranks average their gradients, so each divides by its share of the samples.
             inputs["loss_divisor"] = num_items_in_batch / self.accelerator.num_processes
@@ -316,9 +317,6 @@ def peak_memory_gib() -> float:
         return torch.cuda.max_memory_allocated() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
-
-
-_NOT_FOR_MODEL = ("num_samples", "places", "problems", "num_clamped", "num_cut")
 
 
 def _padding(batch: dict[str, Any]) -> int:
