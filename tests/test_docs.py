@@ -149,8 +149,8 @@ def prepared(tmp_path_factory):
     for path in (".local/share/bash-completion/completions", ".config/fish/completions", "bin"):
         (root / path).mkdir(parents=True)
     commands = {
-        "distime": f'{sys.executable} -m distime.cli "$@"',
-        "python": f'{sys.executable} "$@"',
+        "distime": f'"{sys.executable}" -m distime.cli "$@"',
+        "python": f'"{sys.executable}" "$@"',
     }
     for command, line in commands.items():
         (root / "bin" / command).write_text(f"#!/bin/sh\nexec {line}\n")

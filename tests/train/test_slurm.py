@@ -26,7 +26,7 @@ PROGRAMS = {
     # Has no GPU, and notes what it is asked to start.
     "python": (
         'case "$2" in *is_available*) exit 1 ;; *device_count*) echo 0; exit ;; esac\n'
-        f"exec {sys.executable} -c "
+        f'exec "{sys.executable}" -c '
         '\'import json, sys; print(json.dumps(sys.argv[1:]))\' "$@" >> "$CALLS"'
     ),
 }
