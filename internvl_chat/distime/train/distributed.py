@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
@@ -73,6 +74,17 @@ def gather_weights(model: nn.Module, is_main: bool) -> None:
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter in whole:
                 module._parameters[name] = whole[parameter]
+
+
+def leave_process_group() -> None:
+    """Wait until every process has come here, and part; the last thing that a process does.
+
+    One that exited while another still writes the result, or with the group's threads running
+    (gloo then aborts, now and then), would make torchrun kill the others.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def prepare_resume(checkpoint: Path, training: TrainingArguments) -> None:

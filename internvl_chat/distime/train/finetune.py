@@ -30,7 +30,12 @@ from distime.train.arguments import (
     parse,
 )
 from distime.train.checkpoints import RunRecord, checkpoint_to_resume, digest_names
-from distime.train.distributed import gather_weights, prepare_resume, whole_model
+from distime.train.distributed import (
+    gather_weights,
+    leave_process_group,
+    prepare_resume,
+    whole_model,
+)
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.features import use_cached_features
@@ -218,4 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == 0:  # processes that fail need not all come here
+        leave_process_group()
+    sys.exit(code)
