@@ -19,6 +19,7 @@ import math
 import multiprocessing
 import random
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -229,8 +230,8 @@ def write_videos(
     else:
         # Fresh processes: forking one that runs threads (torch, BLAS) can hang.
         context = multiprocessing.get_context("spawn")
-        with context.Pool(min(workers, count)) as pool:
-            for _ in tqdm(pool.imap_unordered(_write_task, tasks, chunksize=8), **progress):
+        with ProcessPoolExecutor(min(workers, count), mp_context=context) as pool:
+            for _ in tqdm(pool.map(_write_task, tasks, chunksize=8), **progress):
                 pass
     logger.info("%d synthetic videos in %s", count, out_dir)
     return specs
