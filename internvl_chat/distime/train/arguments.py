@@ -69,6 +69,12 @@ class ModelArguments:
                 "--use_llm_lora needs --freeze_llm True: LoRA stands in for training the language "
                 "model's own weights"
             )
+        if self.lora_alpha is None:
+            self.lora_alpha = 2 * self.use_llm_lora
+        if self.use_llm_lora and self.lora_alpha <= 0:
+            raise ArgumentError(f"--lora_alpha {self.lora_alpha}: LoRA needs more than 0")
+        if not 0 <= self.lora_dropout < 1:
+            raise ArgumentError(f"--lora_dropout {self.lora_dropout}: choose from 0 to below 1")
         mode = str(self.train_embeddings).lower()
         self.train_embeddings = {"true": "full", "false": "none"}.get(mode, mode)
         for flag, choices in (("train_embeddings", EMBEDDING_MODES), ("export", EXPORTS)):
@@ -85,9 +91,7 @@ class ModelArguments:
     @property
     def lora_scale(self) -> float | None:
         """LoRA's alpha / rank; None without LoRA."""
-        if not self.use_llm_lora:
-            return None
-        return (self.lora_alpha or 2 * self.use_llm_lora) / self.use_llm_lora
+        return self.lora_alpha / self.use_llm_lora if self.use_llm_lora else None
 
     @property
     def config_overrides(self) -> dict[str, object]:

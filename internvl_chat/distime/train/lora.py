@@ -32,10 +32,9 @@ def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArg
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(name.startswith(p) for p, off in frozen.items() if off))
     if arguments.use_llm_lora:
-        rank = arguments.use_llm_lora
         config = LoraConfig(
-            r=rank,
-            lora_alpha=arguments.lora_alpha or 2 * rank,
+            r=arguments.use_llm_lora,
+            lora_alpha=arguments.lora_alpha,
             lora_dropout=arguments.lora_dropout,
             target_modules=_LORA_TARGETS,
         )
