@@ -81,17 +81,13 @@ def make_model(size: str, embeddings: str) -> DisTimeForConditionalGeneration:
 
 
 class _FlashAttention(torch.autograd.Function):
-    """Keeps for the backward pass what flash attention keeps, and computes nothing."""
+    """Keeps for a backward pass, which is never run, what flash attention keeps."""
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, output)
         return output
-
-    @staticmethod
-    def backward(ctx, *_):
-        raise NotImplementedError
 
 
 def _attention(module, query, key, value, *_, **__) -> tuple[Tensor, None]:
