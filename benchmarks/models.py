@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers import Qwen2Config
 
@@ -12,27 +13,47 @@ from distime.model.config import DisTimeConfig
 # A folder with config.json, tokenizer files and inputs.json, see `--config`.
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
-# Sizes of the configuration in BENCH, for where that folder is absent.
-_SIZES = {
-    "llm_config": {
-        "vocab_size": 151_674, "hidden_size": 512, "intermediate_size": 2048,
-        "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2,
-        "max_position_embeddings": 32_768,
-    },
-    "vision_config": {
-        "image_size": 224, "patch_size": 14, "hidden_size": 256, "intermediate_size": 1024,
-        "num_hidden_layers": 4, "num_attention_heads": 4, "qkv_bias": True,
-    },
-    "dec_reg": 32, "enc_sigma": 1.0, "layer_num": 3,
-}  # fmt: skip
+
+class Transformer(NamedTuple):
+    """Sizes of a language model or a vision tower."""
+
+    width: int
+    layers: int
+    heads: int
+
+    def named(self) -> dict[str, int]:
+        """The sizes under their names in a published `config.json`."""
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": 4 * self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+        }
+
+
+def small_sizes(
+    language: Transformer, vision: Transformer, *, vocab_size: int, image_size: int
+) -> dict:
+    """What a published `config.json` would say of a small model."""
+    text = {"vocab_size": vocab_size, "num_key_value_heads": 2, "max_position_embeddings": 32_768}
+    tower = {"image_size": image_size, "patch_size": 14, "qkv_bias": True}
+    return {
+        "llm_config": language.named() | text,
+        "vision_config": vision.named() | tower,
+        "dec_reg": 32,
+        "enc_sigma": 1.0,
+        "layer_num": 3,
+    }
 
 
 def read_sizes(path: Path | None) -> dict:
     """Read a published `config.json` (or the folder it is in); None for the one of `BENCH`."""
     if path is None:
         path = BENCH
-        if not path.is_dir():
-            return _SIZES
+        if not path.is_dir():  # the same sizes
+            return small_sizes(
+                Transformer(512, 8, 8), Transformer(256, 4, 4), vocab_size=151_674, image_size=224
+            )
     return json.loads((path / "config.json" if path.is_dir() else path).read_text())
 
 

@@ -28,22 +28,13 @@ from distime.data.dataset import SampleGroup
 from distime.data.plan import PlanSettings, make_plan
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.prompt import IGNORE_INDEX, Encoded
-from models import make_config
+from models import Transformer, make_config, small_sizes
 
 PAD, IMAGE, TIME, FRAME, IMG, IMG_END, VOCABULARY = 0, 1, 2, 3, 4, 5, 2000
-SIZES = {
-    "llm_config": {
-        "vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 1024,
-        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 32_768,
-    },
-    "vision_config": {
-        "image_size": 112, "patch_size": 14, "hidden_size": 128, "intermediate_size": 512,
-        "num_hidden_layers": 3, "num_attention_heads": 2, "qkv_bias": True,
-    },
-    "dec_reg": 32, "enc_sigma": 1.0, "layer_num": 3,
-}  # fmt: skip
 IMAGE_SIZE, TOKENS_PER_FRAME = 112, 16
+SIZES = small_sizes(
+    Transformer(256, 4, 4), Transformer(128, 3, 2), vocab_size=VOCABULARY, image_size=IMAGE_SIZE
+)
 
 
 def make_groups(random: np.random.Generator, videos: int, questions: float) -> list[SampleGroup]:

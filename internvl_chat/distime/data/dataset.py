@@ -28,12 +28,7 @@ from distime.data.schema import (
     read_item,
     read_meta,
 )
-from distime.processing.image import (
-    ImageError,
-    jpeg_augment,
-    load_image,
-    tile_image,
-)
+from distime.processing.image import ImageError, jpeg_augment, load_image, tile_image
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.prompt import Encoded, Media, PromptError, encode_conversation, encode_items
 from distime.processing.video import VideoError
