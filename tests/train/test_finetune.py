@@ -53,6 +53,26 @@ def test_a_loss_that_is_not_finite_names_the_samples(workspace, tmp_path, caplog
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_a_gradient_that_is_not_finite_names_the_samples_of_its_own_step(
+    workspace, tmp_path, caplog, monkeypatch
+):
+    losses = []
+
+    def load(*arguments):
+        model = load_model(*arguments)
+        model.time_decoder.layers[-1].weight.register_hook(lambda gradient: gradient * torch.inf)
+        model.register_forward_hook(lambda *call: losses.append(call[-1].loss.item()))
+        return model
+
+    load_model = finetune.load_model
+    monkeypatch.setattr(finetune, "load_model", load)
+    train(workspace, tmp_path / "out", "--max_steps", 2, "--per_device_train_batch_size", 2,
+          "--max_grad_norm", 0, "--save_steps", 1, expect=1)  # fmt: skip
+    assert len(losses) == 1 and torch.tensor(losses).isfinite().all()
+    assert re.search(r"step 0: the gradient is not finite(.*train\.jsonl:\d){2}", caplog.text)
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
 def test_too_many_broken_samples_stop_the_run(workspace, tmp_path, caplog):
     lines = (workspace / "train.jsonl").read_text().replace("a.mp4", "gone.mp4")
     (workspace / "broken.jsonl").write_text(lines)

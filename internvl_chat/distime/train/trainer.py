@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import sys
 import time
@@ -70,6 +71,7 @@ class DisTimeTrainer(Trainer):
         self._since_log: Counter[str] = Counter()
         self._loss_sums: dict[str, Tensor] = {}
         self._unchecked: list[tuple[Any, list[str]]] = []
+        self._places_of_step: list[str] = []
         self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
         self.add_callback(_EvaluateAtTheEnd())
@@ -84,6 +86,7 @@ class DisTimeTrainer(Trainer):
         began = time.perf_counter()
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         self._seconds_waited += time.perf_counter() - began
+        self._places_of_step = [place for batch in batches for place in batch["places"]]
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         for batch in batches:
             for problem in batch["problems"]:
@@ -193,6 +196,23 @@ class DisTimeTrainer(Trainer):
                 f"{'; '.join(gather_object(messages))}. Look at them, or lower --learning_rate"
             )
         self._unchecked = []
+
+    def _get_grad_norm(
+        self, model: torch.nn.Module, grad_norm: Tensor | float | None = None
+    ) -> Tensor | float | None:
+        """Also stop if a finite loss has a gradient that is not, which would ruin the weights.
+
+        With DeepSpeed the update has already been made then, but no checkpoint of it is. In float16
+        such steps are part of finding the loss's scale, and are left out.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)  # the same on every process
+        if norm is not None and not math.isfinite(norm) and not self.args.fp16:
+            raise TrainingError(
+                f"step {self.state.global_step}: the gradient is not finite, though the loss is, "
+                f"for the samples {', '.join(gather_object(self._places_of_step))}. Look at them, "
+                "or lower --learning_rate"
+            )
+        return norm
 
     def evaluate(
         self,
