@@ -165,6 +165,13 @@ class TrainArguments(TrainingArguments):
             )
 
     @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        device = super().device
+        # Processes on a CPU are given "cpu:0", from which transformers 5.17 cannot resume.
+        return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
     def rows_per_step(self) -> int:
         """Rows of the plan that an optimizer step takes over all processes."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
