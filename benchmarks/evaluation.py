@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor
 
+from distime.model.library import CACHE
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.time_modules import expected_time
 from distime.processing.processor import DisTimeProcessor
@@ -73,13 +74,13 @@ def published(processor, model, sample, questions, answer) -> list[torch.Tensor]
         for token in answer:
             output = model(
                 **inputs,
-                past_key_values=cache,
+                **{CACHE: cache},
                 use_cache=True,
                 output_hidden_states=True,
                 time_targets=interval,
             )
             output.logits.float()[:, -1].argmax(-1)
-            cache = output.past_key_values
+            cache = output[CACHE]
             history.append(output.hidden_states[-1])
             hidden = torch.cat(history, dim=1)[:, -1]  # the whole history, at every step
             interval = None

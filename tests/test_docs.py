@@ -179,8 +179,7 @@ def test_commands_run(document, prepared, tmp_path, monkeypatch, capfd):
     root = tmp_path / "repository"
     shutil.copytree(prepared, root)
     monkeypatch.chdir(root)
-    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", root / "internvl_chat")
-    monkeypatch.setattr("distime.evaluate.settings.INTERNVL_CHAT", root / "internvl_chat")
+    monkeypatch.setenv("DISTIME_HOME", str(root / "internvl_chat"))
     # A model of random weights would not stop before the default of 1,000 tokens.
     generate = TimeMixin.generate
     monkeypatch.setattr(

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distime.errors import DisTimeError
 from distime.model.hub import local_folder
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
@@ -36,7 +37,7 @@ from distime.processing.prompt import ANET_CAPTIONING, JOIN, moment_retrieval_qu
 History = Sequence[tuple[str, str | Answer]]
 
 
-class RequestError(ValueError):
+class RequestError(DisTimeError):
     """A call asks for something that cannot be; the message says what to give instead."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from distime.files import written_whole
 from distime.metrics.intervals import Interval, iou
 from distime.processing.answers import Event
 
@@ -247,17 +247,8 @@ class _Canvas:
         path = Path(path)
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
-        partial = Path(partial)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(buffer.getvalue())
-            partial.chmod(0o644)  # mkstemp makes files that only their owner can read
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with written_whole(path) as partial:
+            partial.write_bytes(buffer.getvalue())
         return path
 
 

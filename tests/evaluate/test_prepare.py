@@ -12,7 +12,7 @@ from distime.data.official import DATA_SETS, PrepareError, prepare
 from distime.data.schema import read_meta
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.settings import Settings
-from distime.metrics.registry import INTERNVL_CHAT
+from evaluate.conftest import INTERNVL_CHAT
 
 EXAMPLES = INTERNVL_CHAT / "data_example" / "official"
 RELEASED = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"

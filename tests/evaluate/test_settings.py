@@ -7,7 +7,7 @@ import torch
 
 from distime.evaluate import Settings, SettingsError
 from distime.evaluate.settings import checkpoint_digest
-from distime.metrics.registry import INTERNVL_CHAT
+from evaluate.conftest import INTERNVL_CHAT
 
 
 @pytest.fixture

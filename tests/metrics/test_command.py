@@ -117,7 +117,7 @@ def test_errors(capsys, args, message):
 
 
 def test_missing_annotation_says_where_it_belongs(monkeypatch, tmp_path):
-    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", tmp_path)
+    monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
     with pytest.raises(MetricError, match="charades_sta_test.json: no such file; put the official"):
         score("charades", CHARADES)
 
@@ -150,7 +150,7 @@ def test_newest_results_are_taken(tmp_path):
 
 
 def test_report(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", tmp_path)
+    monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
     folder = tmp_path / "results" / "Charades-STA" / "my model"
     folder.mkdir(parents=True)
     (folder / "results.json").write_bytes(CHARADES.read_bytes())

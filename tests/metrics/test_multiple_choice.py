@@ -94,7 +94,7 @@ def test_longvideobench_by_hand(write):
     + [("", 0, 1), (".", 0, 1), ("run", 0, 0), ("C", 0, 0)],
 )
 def test_longvideobench_rules(write, monkeypatch, tmp_path, pred, strict, lenient):
-    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", tmp_path)
+    monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
     rows = [row(pred, "\n".join("B. run"), "a")]
     result = score("longvideobench", write("p.json", rows), published=True)
     assert result.metrics == {"Accuracy_overall": 100 * strict}

@@ -62,7 +62,7 @@ def test_missing_duplicate_unknown_and_unparsable(write):
 
 
 def test_without_annotation_the_targets_are_used_as_published(write, monkeypatch, tmp_path):
-    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", tmp_path)
+    monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
     pred = [row("Q_1", "[[0, 10]]", "[[0, 10]]"), row("Q_1", "[[-1, -1]]", "[[0, 10]]")]
     result = score("qvh", write("p.json", pred), published=True)
     assert result.metrics["R1@0.5"] == 50 and result.counts["duplicates"] == 1

@@ -34,7 +34,7 @@ def test_anet(shared, reference):
 
 @pytest.mark.parametrize("with_annotation", [True, False])
 def test_qvhighlights(shared, reference, with_annotation, monkeypatch, tmp_path):
-    monkeypatch.setattr("distime.metrics.registry.INTERNVL_CHAT", tmp_path)
+    monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
     gt = shared / "annotations/qvhighlights/val.json" if with_annotation else None
     result = score("qvh", shared / "predictions_1B/QVHighlight/results.json", gt, published=True)
     published = dict(reference["QVHighlights"]["1B"])

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
+from distime.errors import DisTimeError
+
 COMMANDS = {
     "caption": "list the events of videos with their times",
     "chat": "ask anything about a video",
@@ -76,11 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError) as error:
-        # What a person can mend is one of the package's own errors or a file's; anything else is
-        # a defect of the package and shows where it is.
-        if isinstance(error, ValueError) and not type(error).__module__.startswith("distime."):
-            raise
+    except (DisTimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return code

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distime.errors import DisTimeError
 from distime.processing.answers import Event
 from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
@@ -71,7 +72,7 @@ def answer_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"max_new_tokens": args.max_new_tokens}
 
 
-class UsageError(ValueError):
+class UsageError(DisTimeError):
     """Arguments contradict each other; the message says which."""
 
 

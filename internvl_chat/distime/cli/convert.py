@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from distime.errors import DisTimeError
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import SPECIAL_TOKENS
@@ -39,7 +40,7 @@ _PROBE = "".join(
 )
 
 
-class ConvertError(ValueError):
+class ConvertError(DisTimeError):
     """A conversion between layouts is not possible; the message says why."""
 
 

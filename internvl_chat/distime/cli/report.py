@@ -16,7 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from distime.metrics.files import expect, write_text
+from distime.files import write_text
+from distime.metrics.files import expect
 from distime.metrics.report import build_report
 
 

@@ -28,6 +28,7 @@ from distime.data.schema import (
     read_item,
     read_meta,
 )
+from distime.errors import DisTimeError
 from distime.processing.image import ImageError, jpeg_augment, load_image, tile_image
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.prompt import Encoded, Media, PromptError, encode_conversation, encode_items
@@ -39,7 +40,7 @@ BAD_SAMPLE = (AnnotationError, ImageError, PromptError, VideoError, OSError)
 _SUBSTITUTES_TRIED = 20
 
 
-class DataError(ValueError):
+class DataError(DisTimeError):
     """The training data cannot be used; the message says why and what to change."""
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from distime.errors import DisTimeError
 from distime.processing.image import ImageError
 from distime.processing.processor import ProcessorSettings
 from distime.processing.prompt import Media
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class FeatureError(ValueError):
+class FeatureError(DisTimeError):
     """Features cannot be cached; the message says why and what to change."""
 
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from distime.data.video_finder import VideoFinder
-from distime.metrics.files import MetricError, read_json, write_json, write_text
+from distime.errors import DisTimeError
+from distime.files import read_json, write_json, write_text
+from distime.metrics.files import MetricError
 
 Keep = Callable[[str], bool]
 """Whether the queries of a video are wanted."""
 
 
-class PrepareError(ValueError):
+class PrepareError(DisTimeError):
     """The official files are missing or of another form; the message says which."""
 
 

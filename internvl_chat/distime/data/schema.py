@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from distime.errors import DisTimeError
 from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
 from distime.processing.prompt import (
     ROLES,
@@ -39,7 +40,7 @@ ERROR, WARNING = "error", "warning"
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
-class AnnotationError(ValueError):
+class AnnotationError(DisTimeError):
     """A meta or annotation file is wrong; the message names file and line and says the mend."""
 
 

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distime.errors import DisTimeError
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
 from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
@@ -33,7 +34,7 @@ _MAX_QUESTION = 2000  # characters
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
-class DemoError(ValueError):
+class DemoError(DisTimeError):
     """A request that cannot be served; the message is for the person who made it."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from distime.errors import DisTimeError
 from distime.evaluate.benchmark import Benchmark, Interval, Query
 from distime.evaluate.settings import DTYPES, Settings
 from distime.model.generation import SharedPrefix
@@ -31,7 +32,7 @@ from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
 
 
-class AnswerError(ValueError):
+class AnswerError(DisTimeError):
     """The model's answer cannot be used; the message says why."""
 
 

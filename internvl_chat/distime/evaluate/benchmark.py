@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from distime.metrics.files import MetricError, read_json
+from distime.errors import DisTimeError
+from distime.files import read_json
+from distime.metrics.files import MetricError
 from distime.metrics.registry import BENCHMARKS as METRICS
 from distime.processing.prompt import JOIN
 
@@ -31,7 +33,7 @@ Interval = tuple[float, float]
 """(start, end) in seconds."""
 
 
-class SettingsError(ValueError):
+class SettingsError(DisTimeError):
     """A setting does not fit; the message names the flag and the mend."""
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from distime.evaluate.benchmark import SettingsError
 from distime.evaluate.report import facts_html, metrics_html, note, write_page, write_report
 from distime.evaluate.runner import read_finished, read_score
-from distime.metrics.files import MetricError, expect, read_json
+from distime.files import read_json
+from distime.metrics.files import MetricError, expect
 from distime.metrics.registry import BENCHMARKS, prediction_files
 from distime.metrics.report import score_run
 

@@ -22,7 +22,7 @@ from distime.evaluate.benchmark import Answered, Benchmark, Query
 from distime.evaluate.calibration import calibration_bins, rank_correlation
 from distime.evaluate.charts import bar_chart
 from distime.evaluate.settings import Settings
-from distime.metrics.files import write_text
+from distime.files import write_text
 from distime.metrics.intervals import iou
 from distime.metrics.report import DISTIME_1B
 from distime.metrics.result import Result

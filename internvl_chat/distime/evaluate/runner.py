@@ -25,7 +25,8 @@ from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
-from distime.metrics.files import MetricError, read_json, write_json, write_text
+from distime.files import read_json, write_json, write_text
+from distime.metrics.files import MetricError
 from distime.processing.ahead import load_ahead
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from distime import paths
 from distime.evaluate.benchmark import Benchmark, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.metrics.registry import BENCHMARKS as METRICS
-from distime.metrics.registry import INTERNVL_CHAT
 from distime.processing.video import BACKENDS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -183,12 +183,12 @@ class Settings:
 
     def _fill_in(self, benchmark: type[Benchmark]) -> None:
         self.annotation = self.annotation or (
-            INTERNVL_CHAT / benchmark.annotation_root / benchmark.annotation
+            paths.home() / benchmark.annotation_root / benchmark.annotation
         )
-        self.video_root = self.video_root or INTERNVL_CHAT / "data" / benchmark.videos
+        self.video_root = self.video_root or paths.videos() / benchmark.videos
         self.num_segments = self.num_segments or benchmark.num_segments
         self.out_dir = self.out_dir or (
-            INTERNVL_CHAT / "results" / METRICS[self.benchmark].title / self.checkpoint_name
+            paths.results() / METRICS[self.benchmark].title / self.checkpoint_name
         )
         if self.ground_truth is None:
             beside = benchmark.ground_truth

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distime.metrics.files import MetricError, expect, interval, is_number, read_json
+from distime.files import read_json
+from distime.metrics.files import MetricError, expect, interval, is_number
 from distime.metrics.intervals import NO_ANSWER, Interval, reaches
 from distime.metrics.result import Result
 

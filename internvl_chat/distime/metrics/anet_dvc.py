@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distime.files import read_text
 from distime.metrics import anet, ptb
 from distime.metrics.bleu_rouge import bleu, rouge_l
 from distime.metrics.dense_captioning import (
@@ -34,7 +35,7 @@ from distime.metrics.dense_captioning import (
     needed_pairs,
     soda_c,
 )
-from distime.metrics.files import MetricError, expect, is_number, read_text
+from distime.metrics.files import MetricError, expect, is_number
 from distime.metrics.intervals import Interval, iou
 from distime.metrics.meteor import Aligner
 from distime.metrics.result import Result

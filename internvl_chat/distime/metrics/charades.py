@@ -13,7 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.metrics.files import MetricError, expect, interval, is_number, read_json
+from distime.files import read_json
+from distime.metrics.files import MetricError, expect, interval, is_number
 from distime.metrics.intervals import NO_ANSWER, Interval, iou, reaches
 from distime.metrics.result import Result
 

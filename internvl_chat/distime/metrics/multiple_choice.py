@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.metrics.files import MetricError, expect, is_number, read_json
+from distime.files import read_json
+from distime.metrics.files import MetricError, expect, is_number
 from distime.metrics.result import Result
 
 MVBENCH_TASKS = 20

@@ -21,15 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.metrics.files import (
-    MetricError,
-    expect,
-    interval,
-    is_number,
-    read_json,
-    read_text,
-    write_json,
-)
+from distime.files import read_json, read_text, write_json
+from distime.metrics.files import MetricError, expect, interval, is_number
 from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.result import Result
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distime import paths
 from distime.metrics.files import MetricError, expect
 from distime.metrics.result import Result
-
-INTERNVL_CHAT = Path(__file__).resolve().parents[2]
-"""The folder that holds ``results/`` and ``data_example/``."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +132,12 @@ def score(
     entry = find(benchmark)
     unknown = options.keys() - set(entry.options)
     expect(not unknown, benchmark, f"it takes no option {', '.join(sorted(unknown))}.")
-    paths = [Path(p) for p in ([pred_path] if isinstance(pred_path, str | Path) else pred_path)]
+    files = [Path(p) for p in ([pred_path] if isinstance(pred_path, str | Path) else pred_path)]
     expect(
-        1 <= len(paths) <= entry.file_limit,
+        1 <= len(files) <= entry.file_limit,
         benchmark,
         f"it takes {'one or two files' if entry.file_limit > 1 else 'one prediction file'}, "
-        f"not {len(paths)}.",
+        f"not {len(files)}.",
     )
     gt = default_ground_truth(entry)
     if gt is not None and gt_path is not None:
@@ -153,10 +151,10 @@ def score(
     module, function = entry.scorer.split(":")
     scorer = getattr(importlib.import_module(f"distime.metrics.{module}"), function)
     result: Result = scorer(
-        paths[0] if len(paths) == 1 else paths, gt, published=published, **options
+        files[0] if len(files) == 1 else files, gt, published=published, **options
     )
-    files = {"predictions": ", ".join(map(str, paths)), **({"ground_truth": str(gt)} if gt else {})}
-    return replace(result, files=files)
+    read = {"predictions": ", ".join(map(str, files)), **({"ground_truth": str(gt)} if gt else {})}
+    return replace(result, files=read)
 
 
 def find(benchmark: str) -> Benchmark:
@@ -176,7 +174,7 @@ def default_ground_truth(entry: Benchmark) -> Path | None:
     """Return where the benchmark's annotation is expected, or None where it has none."""
     if entry.ground_truth is None:
         return None
-    return INTERNVL_CHAT / "data_example" / entry.ground_truth
+    return paths.annotations() / entry.ground_truth
 
 
 def newest_predictions(benchmark: str, root: Path | None = None) -> Path:
@@ -190,7 +188,7 @@ def newest_predictions(benchmark: str, root: Path | None = None) -> Path:
         MetricError: there are none; the message gives the command that makes them.
     """
     entry = find(benchmark)
-    root = root or INTERNVL_CHAT / "results"
+    root = root or paths.results()
     runs = prediction_files(entry, (root / entry.title).glob("*"))
     if not runs:
         raise MetricError(

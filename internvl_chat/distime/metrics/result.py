@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distime.metrics.files import MetricError, expect, is_number, read_json, write_json
+from distime.files import read_json, write_json
+from distime.metrics.files import MetricError, expect, is_number
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from distime.files import read_json
 from distime.metrics import meteor, ptb
 from distime.metrics.cider import cider
 from distime.metrics.dense_captioning import (
@@ -29,7 +30,7 @@ from distime.metrics.dense_captioning import (
     needed_pairs,
     soda_c,
 )
-from distime.metrics.files import MetricError, expect, interval, is_number, read_json
+from distime.metrics.files import MetricError, expect, interval, is_number
 from distime.metrics.intervals import Interval
 from distime.metrics.meteor import Aligner
 from distime.metrics.result import Result

@@ -6,10 +6,12 @@ import os
 import re
 from pathlib import Path
 
+from distime.errors import DisTimeError
+
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class HubError(ValueError):
+class HubError(DisTimeError):
     """A checkpoint is neither a folder nor to be had from the hub; the message says the mend."""
 
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import Cache, InternVLForConditionalGeneration
 from transformers import initialization as init
 from transformers.generation import GenerationMode
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from distime.model import adapter, published
 from distime.model.config import DisTimeConfig
 from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTrace
 from distime.model.hub import local_folder
+from distime.model.library import CACHE
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import groups_from_positions, packed_attention_mask
 from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
@@ -30,8 +31,8 @@ IGNORED_LABEL = -100
 
 
 @dataclass
-class DisTimeOutput(ModelOutput):
-    """What the forward pass returns.
+class DisTimeOutput(CausalLMOutputWithPast):
+    """What the forward pass returns: the library's own output and the losses of time.
 
     Args:
         loss: weighted sum of the three losses, mean over the samples of the batch; with `labels`.
@@ -41,20 +42,12 @@ class DisTimeOutput(ModelOutput):
         logits: `(B, T, vocabulary)`, or fewer positions with `logits_to_keep`. A training step
             (training mode and labels) has `(S, vocabulary)`, the supervised positions alone.
         last_hidden_state: `(B, T, C)` after the final norm.
-        past_key_values: the cache.
-        hidden_states: of every layer, if asked for.
-        attentions: of every layer, if asked for.
     """
 
-    loss: Tensor | None = None
     text_loss: Tensor | None = None
     distribution_loss: Tensor | None = None
     iou_loss: Tensor | None = None
-    logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class TimeMixin:
@@ -157,6 +150,7 @@ class TimeMixin:
         time_targets: Tensor | None = None,
         labels: Tensor | None = None,
         position_ids: Tensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
@@ -186,7 +180,8 @@ class TimeMixin:
             labels: `(B, T)`, -100 where a token is not supervised. A `<TIME_STAMP>` counts for the
                 time losses where its label is set.
             position_ids: `(B, T)`; positions that restart at 0 within a row pack several samples.
-            past_key_values: cache of earlier tokens.
+            cache: keys and values of earlier tokens.
+            past_key_values: the same, by the name that transformers used before 5.24.
             inputs_embeds: `(B, T, C)` instead of `input_ids` (inference only).
             use_cache: return a cache.
             logits_to_keep: number of last positions to compute logits for, 0 for all.
@@ -208,7 +203,8 @@ class TimeMixin:
         elif labels is not None:
             raise ValueError("labels need input_ids, not inputs_embeds: they name the time tokens")
 
-        if group_ids is None and position_ids is not None and past_key_values is None:
+        cache = past_key_values if cache is None else cache
+        if group_ids is None and position_ids is not None and cache is None:
             packing = groups_from_positions(position_ids, attention_mask)
             group_ids, sample_ids = packing or (None, None)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
@@ -223,16 +219,16 @@ class TimeMixin:
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{CACHE: cache},
             **kwargs,
         )
         hidden = outputs.last_hidden_state
         result = DisTimeOutput(
             last_hidden_state=hidden,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: outputs.get(CACHE)},
         )
         if labels is None or not self.training:
             is_count = isinstance(logits_to_keep, int)
@@ -447,7 +443,7 @@ class TimeMixin:
             use_cache=True,
             logits_to_keep=1,
         )
-        return SharedPrefix(output.past_key_values, input_ids.shape[1])
+        return SharedPrefix(output[CACHE], input_ids.shape[1])
 
     def generate_from_prefix(
         self,
@@ -474,7 +470,7 @@ class TimeMixin:
             input_ids=input_ids,
             attention_mask=torch.cat([seen, mask], dim=-1),
             position_ids=position_ids,
-            past_key_values=prefix.repeated(len(input_ids)),
+            **{CACHE: prefix.repeated(len(input_ids))},
             **kwargs,
         )
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
+from distime.model.library import CACHE
+
 SHARED = -1
 PADDING = -1
 
@@ -91,6 +93,6 @@ def packed_attention_mask(
         config=config,
         inputs_embeds=inputs_embeds,
         attention_mask=None,
-        past_key_values=None,
         and_mask_function=is_visible,
+        **{CACHE: None},
     )

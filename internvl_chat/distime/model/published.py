@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, PreTrainedModel, Qwen2Config
 
+from distime.errors import DisTimeError
 from distime.model.config import DisTimeConfig
 from distime.model.tokens import (
     FRAME_TIME_REF,
@@ -83,7 +84,7 @@ _INTERNLM2_PACKED = (f"{_LAYER}.attention.wqkv.*", f"{_OUR_LAYER}.self_attn.q_pr
 _EXPECTATION = "time_project.project"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(DisTimeError):
     """A checkpoint cannot be read as what it says it is; the message names file and tensors."""
 
 

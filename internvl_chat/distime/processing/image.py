@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from distime.errors import DisTimeError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ImageError(ValueError):
+class ImageError(DisTimeError):
     """A picture cannot be used; the message names the file and says the mend."""
 
 

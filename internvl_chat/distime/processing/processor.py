@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from distime.errors import DisTimeError
 from distime.model.hub import local_folder
 from distime.model.tokens import FRAME_TIME_REF, IM_END, IMG_CONTEXT, TIME_STAMP
 from distime.processing.image import (
@@ -43,7 +44,7 @@ FILE_NAME = "processor_config.json"
 Video = str | os.PathLike | VideoSample
 
 
-class ProcessorError(ValueError):
+class ProcessorError(DisTimeError):
     """The processor cannot be made or does not fit its model; the message says the mend."""
 
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from distime.errors import DisTimeError
 from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
@@ -114,7 +115,7 @@ def _letter(index: int) -> str:
 # ------------------------------------------------------------------------- turns and media
 
 
-class PromptError(ValueError):
+class PromptError(DisTimeError):
     """A conversation cannot become a sequence; the message says why and what to change."""
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from distime.errors import DisTimeError
 from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
@@ -34,7 +35,7 @@ from distime.model.tokens import (
 )
 
 
-class TokenizerError(ValueError):
+class TokenizerError(DisTimeError):
     """A tokenizer's files or tokens are missing or unreadable; the message says which."""
 
 

@@ -37,6 +37,8 @@ import av
 import numpy as np
 from PIL import Image, ImageSequence
 
+from distime.errors import DisTimeError
+
 logger = logging.getLogger(__name__)
 
 # Evaluation reads MVBench's folders of frames at 3 frames a second and its gifs at 25.
@@ -48,7 +50,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SEEK_GAIN = 8
 
 
-class VideoError(ValueError):
+class VideoError(DisTimeError):
     """A video cannot be used; the message names the file and says the mend."""
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from distime.data.dataset import DataSettings
+from distime.errors import DisTimeError
 from distime.model.config import DISTRIBUTION_REDUCTIONS
 from distime.train.evaluation import METRICS
 
@@ -18,7 +19,7 @@ EMBEDDING_MODES = ("full", "new_rows", "none")
 EXPORTS = ("full", "adapter", "both")
 
 
-class ArgumentError(ValueError):
+class ArgumentError(DisTimeError):
     """A flag, a path or a combination is wrong; the message names the flag and the mend."""
 
 

@@ -18,13 +18,15 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from distime.errors import DisTimeError
+
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 logger = logging.getLogger(__name__)
 
 
-class ResumeError(ValueError):
+class ResumeError(DisTimeError):
     """A run cannot start or go on in its folder; the message says why and what to change."""
 
 

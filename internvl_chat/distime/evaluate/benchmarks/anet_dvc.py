@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distime.evaluate.benchmark import Answered, Benchmark, Query, captioned_events
-from distime.metrics.files import write_text
+from distime.files import write_text
 from distime.processing.answers import Event
 from distime.processing.prompt import ANET_CAPTIONING
 

@@ -15,7 +15,8 @@ from distime.evaluate.benchmark import (
     Query,
 )
 from distime.evaluate.subtitles import Subtitle, SubtitledProcessor, read_subtitles
-from distime.metrics.files import MetricError, read_json, write_json
+from distime.files import read_json, write_json
+from distime.metrics.files import MetricError
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
 from distime.processing.processor import DisTimeProcessor

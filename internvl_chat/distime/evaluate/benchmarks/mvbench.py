@@ -14,7 +14,7 @@ from distime.evaluate.benchmark import (
     Query,
     SettingsError,
 )
-from distime.metrics.files import write_json
+from distime.files import write_json
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
 from distime.processing.prompt import mvbench_question

@@ -16,7 +16,7 @@ from distime.evaluate.benchmark import (
     SettingsError,
     rounded_intervals,
 )
-from distime.metrics.files import write_json
+from distime.files import write_json
 from distime.processing.answers import Answer, Event
 from distime.processing.prompt import nextgqa_choice_question, nextgqa_time_question
 

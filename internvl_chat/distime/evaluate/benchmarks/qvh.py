@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distime.evaluate.benchmark import Answered, Benchmark, Query, rounded_intervals
-from distime.metrics.files import write_json
+from distime.files import write_json
 from distime.processing.answers import Event
 from distime.processing.prompt import moment_retrieval_question
 

@@ -1,0 +1,106 @@
+"""Reading text and JSON with errors that name the place, and writing files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distime.errors import DisTimeError
+
+
+class FileError(DisTimeError):
+    """A file cannot be used: the message names the file, the place and the mend."""
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return the UTF-8 text of ``path``; ``what`` names its role in error messages.
+
+    Raises:
+        FileError: the file is missing, a folder, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file; give the path of the {what}.") from None
+    except IsADirectoryError:
+        raise FileError(f"{path} is a folder; give the {what} itself.") from None
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path}: byte {error.start} is not UTF-8; is this the {what}? Save it as UTF-8."
+        ) from None
+
+
+def read_json(path: Path, what: str) -> tuple[Any, list[str]]:
+    """Return the JSON value in ``path`` and the keys that some object of it repeats.
+
+    JSON objects are read like every parser does, the last value of a repeated key wins; the
+    repeats are returned because they mean that values were overwritten.
+
+    Raises:
+        FileError: the file cannot be read or is not JSON.
+    """
+    repeated: list[str] = []
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    repeated.append(key)
+                seen.add(key)
+        return value
+
+    text = read_text(path, what)
+    try:
+        return json.loads(text, object_pairs_hook=to_dict), repeated
+    except json.JSONDecodeError as error:
+        raise FileError(
+            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); "
+            f"give the {what}, or write it again if the run that made it was cut off."
+        ) from None
+    except RecursionError:
+        raise FileError(f"{path}: JSON nested too deeply to be the {what}.") from None
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a file to write to, which takes the name ``path`` when the block ends without an error.
+
+    A reader sees the old file or the whole new one, and what a failed block wrote is removed. The
+    file given lies in the same folder, exists already, empty, and ends in the same suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)  # mkstemp makes files that only their owner can read
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON so that a reader sees the old file or the whole new one."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    try:
+        with written_whole(path) as partial:
+            partial.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written ({error.strerror}).") from None
