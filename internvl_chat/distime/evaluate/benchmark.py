@@ -67,6 +67,8 @@ class Choice(NamedTuple):
 
     expected: str
     is_right: bool
+    is_read: bool = True
+    """Whether the answer names an option at all."""
 
 
 class Benchmark(ABC):

@@ -84,7 +84,8 @@ class FinishedRun:
 class Sample(NamedTuple):
     """An answered query that has a known truth; `fit` is between 0 and 1.
 
-    `truth` holds the true events, `expected` the right option of a multiple choice.
+    `truth` holds the true events, `expected` the right option of a multiple choice, and `is_read`
+    whether the answer names an option.
     """
 
     fit: float
@@ -92,6 +93,7 @@ class Sample(NamedTuple):
     answer: Answer
     truth: list[Event]
     expected: str = ""
+    is_read: bool = True
 
 
 # ------------------------------------------------------------------------------------- pages
@@ -112,7 +114,11 @@ def write_report(path: Path, run: FinishedRun, examples: int, pictures: Path | N
         body.append(note("No answered query has a known truth: there is nothing to compare."))
     elif known[0].expected:
         right = sum(sample.fit for sample in known)
-        body.append(f"<p>{right:.0f} of {len(known)} answers name the right option.</p>")
+        unread = sum(not sample.is_read for sample in known)
+        body.append(
+            f"<p>{right:.0f} of {len(known)} answers name the right option; {unread} name no "
+            "option, or several, and count as wrong.</p>"
+        )
     else:
         body += [quality_html(known), calibration_html(known)]
     body.append(examples_html(run, known, examples, pictures))
@@ -131,7 +137,9 @@ def samples(run: FinishedRun) -> list[Sample]:
         if answer is None:
             continue
         if choice := run.benchmark.choice(query, answer):
-            known.append(Sample(float(choice.is_right), query, answer, [], choice.expected))
+            known.append(
+                Sample(float(choice.is_right), query, answer, [], choice.expected, choice.is_read)
+            )
         elif truth := run.benchmark.truth(query):
             known.append(Sample(fit(answer.events, truth), query, answer, truth))
     return sorted(known, key=lambda sample: sample.fit)
@@ -311,7 +319,8 @@ def examples_html(
 
 def _fit_words(sample: Sample) -> str:
     if sample.expected:
-        return f"{'right' if sample.fit else 'wrong'}: expected {sample.expected}"
+        said = "right" if sample.fit else "wrong" if sample.is_read else "names no option"
+        return f"{said}: expected {sample.expected}"
     return "the truth is not known" if math.isnan(sample.fit) else f"IoU {sample.fit:.3f}"
 
 

@@ -185,6 +185,8 @@ def finish(
     out_dir.mkdir(parents=True, exist_ok=True)
     answered = match(queries, tasks, records)
     answers = [answer for _, answer in answered if answer is not None]
+    choices = [benchmark.choice(query, answer) for query, answer in answered if answer is not None]
+    unread = sum(choice is not None and not choice.is_read for choice in choices)
     path = benchmark.write(answered, out_dir)
     if settings.dump_distributions:
         write_text(out_dir / "distributions.jsonl", distributions(answered))
@@ -220,6 +222,7 @@ def finish(
             "reversed": sum(
                 event.start > event.end for answer in answers for event in answer.events
             ),
+            **({"unread_choices": unread} if any(choices) else {}),
             "failed_videos": len(failures),
         },
         "failures": failures,
