@@ -18,8 +18,9 @@ from distime import (
     Event,
     Events,
 )
-from distime.api import RequestError
+from distime.api import BatchError, RequestError
 from distime.model.hub import HubError
+from distime.processing.answers import confidence
 from distime.processing.prompt import (
     ANET_CAPTIONING,
     JOIN,
@@ -66,8 +67,15 @@ def test_ground_asks_the_published_question(model, videos):
     assert events.duration == duration == model.processor.load_video(videos[0]).duration
     expected = output.times[0].sort(-1).values * duration
     assert len(expected) > 0
+    # The likeliest first.
+    sure = [confidence(bins.numpy()) for bins in output.time_distributions[0]]
+    order = sorted(range(len(sure)), key=lambda i: -sure[i])
+    assert order != sorted(order)
     found = np.array([(e.start, e.end) for e in events])
-    assert found == pytest.approx(expected.numpy(), abs=1e-3)
+    assert found == pytest.approx(expected.numpy()[order], abs=1e-3)
+    assert [e.confidence for e in events] == sorted((e.confidence for e in events), reverse=True)
+    new_ids = output.sequences[0, inputs["input_ids"].shape[1] :]
+    assert events.answer == model.processor.decode(new_ids)
 
 
 def test_events_are_ordered_inside_the_video_and_named(model, videos):
@@ -217,6 +225,71 @@ def test_impossible_requests_say_what_to_give(model, videos, call, message):
 def test_bad_paths_are_named(model, tmp_path):
     with pytest.raises(VideoError, match=r"gone\.mp4"):
         model.ground(tmp_path / "gone.mp4", QUERIES[0])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_bad_file_costs_its_own_answers_alone(model, videos, tmp_path, place):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    asked = [videos[0], videos[1]]
+    asked.insert(place, bad)
+    good = [video for video in asked if video != bad]
+    for call, iterate, text in (
+        (model.ground, model.iter_ground, [QUERIES[0]]),
+        (model.caption, model.iter_caption, []),
+        (model.chat, model.iter_chat, [QUERIES[0]]),
+    ):
+        with pytest.raises(BatchError, match=r"1 of 3 could not .*bad\.mp4") as raised:
+            call(asked, *text, **SHORT)
+        expected = call(good, *text, **SHORT)
+        results = raised.value.results
+        assert results[place] is None
+        assert [str(r) for r in results if r is not None] == [str(r) for r in expected]
+        items = list(iterate(asked, *text, **SHORT))
+        assert [item.video for item in items] == asked
+        assert [item.error is None for item in items] == [video != bad for video in asked]
+        assert [item.result is None for item in items] == [video == bad for video in asked]
+
+
+def test_items_come_as_they_are_known(model, videos, tmp_path):
+    items = model.iter_ground([videos[0], tmp_path / "gone.mp4"], QUERIES[0], **SHORT)
+    assert next(items).result  # before the second file is looked for
+    assert "gone.mp4" in str(next(items).error)
+    assert next(items, None) is None
+
+
+def test_a_bad_question_costs_its_own_answer_alone(model, videos):
+    questions = [QUERIES[0], "what does <IMG_CONTEXT> mean?", QUERIES[1]]
+    items = sorted(model.iter_chat(videos[0], questions, **SHORT), key=lambda item: item.index)
+    assert [item.error is None for item in items] == [True, False, True]
+    assert items[2].result.text == model.chat(videos[0], QUERIES[1], **SHORT).text
+
+
+def test_an_answer_without_times_keeps_its_words(model, videos, monkeypatch):
+    answer = Answer("I cannot see a door.", (), 10.0)
+    monkeypatch.setattr(model, "ask", lambda video, questions, **_: [answer] * len(questions))
+    events = model.ground(videos[0], QUERIES[0])
+    assert not events and events.answer == answer.text
+    assert events.to_dict() == {"duration": 10.0, "answer": answer.text, "events": []}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:0"}, "cuda:0.*no such GPU"),
+        ({"device": "gpu"}, "'gpu': give one such as"),
+        ({"attn_implementation": "foo"}, "'foo': choose one of sdpa"),
+    ],
+)
+def test_devices_and_kernels_that_are_not_there(options, message, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RequestError, match=message):
+        DisTime.from_pretrained(tmp_path / "not looked for", **options)
+
+
+def test_a_batch_holds_something(model):
+    with pytest.raises(RequestError, match="batch_size 0"):
+        DisTime(model.model, model.processor, batch_size=0)
 
 
 LOADERS = [DisTime, DisTimeForConditionalGeneration, DisTimeProcessor]
