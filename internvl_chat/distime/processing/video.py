@@ -741,6 +741,25 @@ def open_video(
     return BACKENDS[backend](path)
 
 
+_X264_PARAMS = "cpu-independent=1"  # one algorithm for all instruction sets
+
+
+def _exact_yuv(width: int, height: int, rate: Fraction) -> av.filter.Graph:
+    """Return a converter from RGB to yuv420p in arithmetic that is the same on every CPU.
+
+    An encoder's own conversion differs by 1 between CPUs with and without AVX2.
+    """
+    graph = av.filter.Graph()
+    steps = [
+        graph.add_buffer(width=width, height=height, format="rgb24", time_base=1 / rate),
+        graph.add("scale", "flags=bilinear+accurate_rnd+bitexact"),
+        graph.add("format", "pix_fmts=yuv420p"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*steps).configure()
+    return graph
+
+
 def encode_video(
     path: str | os.PathLike[str],
     frames: Iterable[np.ndarray],
@@ -753,8 +772,10 @@ def encode_video(
 ) -> None:
     """Write frames, uint8 RGB ``(H, W, 3)`` of one even size, as an h264 mp4 file.
 
-    The file appears under its name only when it is complete. The same input gives the same bytes.
-    `comment` is kept in the file's metadata.
+    The file appears under its name only when it is complete. The same input gives the same bytes
+    on every machine with the same libraries (PyAV's wheel brings x264 and libswscale): with their
+    own choices the bytes depend on the CPU's instructions and, in about one file in a hundred,
+    change from call to call. `comment` is kept in the file's metadata.
 
     Raises ValueError for frames of a wrong type or shape, or none.
     """
@@ -776,9 +797,10 @@ def encode_video(
                 container.metadata["comment"] = comment
             stream = container.add_stream("libx264", rate=rate)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            # One thread, so that the bytes do not depend on the machine.
-            stream.codec_context.thread_count = 1
+            stream.codec_context.thread_count = 1  # more would cut frames where cores are free
             stream.options = {"crf": str(crf), "preset": preset, "g": str(keyframe_every)}
+            stream.options |= {"x264-params": _X264_PARAMS}
+            to_yuv = _exact_yuv(width, height, rate)
             number = 0
             while first is not None:
                 if first.shape != (height, width, 3) or first.dtype != np.uint8:
@@ -788,7 +810,8 @@ def encode_video(
                     )
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(first), format="rgb24")
                 frame.pts = number
-                container.mux(stream.encode(frame))
+                to_yuv.push(frame)
+                container.mux(stream.encode(to_yuv.pull()))
                 number += 1
                 first = next(frames, None)
             container.mux(stream.encode())
