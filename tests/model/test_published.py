@@ -14,11 +14,13 @@ from transformers import LlamaConfig
 
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.model.published import CheckpointError
+from distime.model.published import names
+from distime.model.tokens import SPECIAL_TOKENS
+from distime.model.weights import CheckpointError
 from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 
 SPECIAL = dict(
-    zip(published.SPECIAL_TOKENS, [30, 31, IMAGE, 32, 33, 34, 35, 36, 37, TIME, FRAME], strict=True)
+    zip(SPECIAL_TOKENS, [30, 31, IMAGE, 32, 33, 34, 35, 36, 37, TIME, FRAME], strict=True)
 )
 
 
@@ -133,13 +135,13 @@ def test_internlm2_packs_queries_key_and_value_by_kv_head():
     config = {"num_attention_heads": 4, "num_key_value_heads": 2}
     # head_dim 1, so that row numbers are heads: 0 1 | 4 | 6 belong to the first kv head.
     packed = torch.tensor([0, 1, 4, 6, 2, 3, 5, 7]).float()[:, None]
-    q, k, v = published._split_wqkv(packed, config)
+    q, k, v = names._split_wqkv(packed, config)
     assert (q.flatten().tolist(), k.flatten().tolist(), v.flatten().tolist()) == (
         [0, 1, 2, 3],
         [4, 5],
         [6, 7],
     )
-    assert torch.equal(published._join_wqkv(q, k, v, config), packed)
+    assert torch.equal(names._join_wqkv(q, k, v, config), packed)
 
 
 def test_padding_row_of_internlm2_gets_no_gradient(tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.cli import main
 from distime.model.adapter import DESCRIPTION, WEIGHTS
-from distime.model.published import CheckpointError
+from distime.model.weights import CheckpointError
 from distime.train.arguments import ModelArguments
 from distime.train.export import Exporter
 from distime.train.lora import new_token_ids, select_trainable

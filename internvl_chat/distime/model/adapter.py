@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distime.model import published
+from distime.model import weights
 from distime.model.new_rows import NEW_ROWS
-from distime.model.published import CheckpointError, merged_weight
+from distime.model.weights import CheckpointError, merged_weight
 
 DESCRIPTION, WEIGHTS = "adapter.json", "adapter.safetensors"
 EMBEDDING, HEAD = "model.language_model.embed_tokens", "lm_head"
@@ -61,7 +61,7 @@ def read_description(path: Path) -> Adapter:
     Raises:
         CheckpointError: it cannot be read.
     """
-    values = published.read_json(path / DESCRIPTION)
+    values = weights.read_json(path / DESCRIPTION)
     names = {field.name for field in fields(Adapter)}
     if values.keys() != names:
         raise CheckpointError(f"{path / DESCRIPTION}: expected the fields {sorted(names)}")
@@ -102,7 +102,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    return published.read_file(folder / WEIGHTS)
+    return weights.read_file(folder / WEIGHTS)
 
 
 def fold(

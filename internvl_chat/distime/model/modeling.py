@@ -26,6 +26,7 @@ from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import groups_from_positions, packed_attention_mask
 from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
 from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
+from distime.model.weights import CheckpointError, check_loading
 
 IGNORED_LABEL = -100
 
@@ -512,7 +513,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
 
         Raises:
             HubError: there is neither such a folder nor such a name on the hub.
-            published.CheckpointError: tensors are missing, unexpected or of a wrong shape; lists
+            CheckpointError: tensors are missing, unexpected or of a wrong shape; lists
                 their names.
         """
         path = local_folder(pretrained_model_name_or_path, kwargs.pop("revision", None))
@@ -528,13 +529,13 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
             model, info = super().from_pretrained(
                 None, *args, state_dict=checkpoint.tensors, **kwargs
             )
-            published.check_loading(path, info, may_miss=checkpoint.fresh)
+            check_loading(path, info, may_miss=checkpoint.fresh)
             model.generation_config = checkpoint.generation_config
         else:
             if config_overrides:
                 kwargs["config"] = cls.config_class.from_pretrained(path, **config_overrides)
             model, info = super().from_pretrained(path, *args, **kwargs)
-            published.check_loading(path, info)
+            check_loading(path, info)
         return (model, info) if wants_info else model
 
     @classmethod
@@ -549,7 +550,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         description = adapter.read_description(path)
         base = Path(base or description.base)
         if not (base / "config.json").is_file() and not adapter.is_adapter(base):
-            raise published.CheckpointError(
+            raise CheckpointError(
                 f"{path}: an adapter of {base}, which is not there; name the base with "
                 "`distime merge BASE ADAPTER DST`"
             )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from distime.model import adapter, published
+from distime.model import adapter, weights
 from distime.model.adapter import Adapter
 from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.model.published import CheckpointError
+from distime.model.weights import CheckpointError
 from distime.processing.processor import DisTimeProcessor
 from distime.train.arguments import ModelArguments
 from distime.train.checkpoints import replace_files
@@ -103,7 +103,7 @@ class Exporter:
         Raises:
             CheckpointError: a trained tensor is missing or has another shape.
         """
-        read = published.read_tensors if self.trains_all else adapter.read_tensors
+        read = weights.read_tensors if self.trains_all else adapter.read_tensors
         tensors = read(folder)
         state = self.model.state_dict()
         for name in [name for name in tensors if name not in state]:
