@@ -60,7 +60,6 @@ class ProcessorSettings:
         image_std: likewise.
         num_frames: frames of a video, unless a call says otherwise.
         system_message: the system turn; None for no such turn.
-        video_backend: which decoder reads files, see `distime.processing.video.open_video`.
         max_tiles: tiles that a still image may be cut into.
         use_thumbnail: add the whole image as one more tile when it was cut.
     """
@@ -72,7 +71,6 @@ class ProcessorSettings:
     image_std: tuple[float, ...] = IMAGENET_STD
     num_frames: int = 16
     system_message: str | None = INTERNVL2_5_SYSTEM
-    video_backend: str = "pyav"
     max_tiles: int = 6
     use_thumbnail: bool = True
 
@@ -149,7 +147,8 @@ class DisTimeProcessor:
         if own.is_file():
             values = json.loads(own.read_text(encoding="utf-8"))
             known = {field.name for field in fields(ProcessorSettings)}
-            if unknown := sorted(values.keys() - known - {"processor_class"}):
+            # Earlier versions also saved which decoder read files; there is one by now.
+            if unknown := sorted(values.keys() - known - {"processor_class", "video_backend"}):
                 raise ProcessorError(f"{own}: unknown settings {', '.join(unknown)}")
             lists = ("image_mean", "image_std")
             values |= {key: tuple(values[key]) for key in lists if key in values}
@@ -238,7 +237,6 @@ class DisTimeProcessor:
             rule=rule,
             bound=bound,
             rng=rng,
-            backend=self.settings.video_backend,
         )
 
     def pixels(self, frames) -> Tensor:
