@@ -38,9 +38,20 @@ def untied(workspace):
     return folder
 
 
-@pytest.fixture(params=["tied", "untied"])
-def base(request, workspace, untied):
-    return untied if request.param == "untied" else workspace / "tiny"
+@pytest.fixture(scope="module")
+def said_tied(workspace, untied):
+    """The same, with a configuration that says otherwise."""
+    folder = workspace / "said tied"
+    shutil.copytree(untied, folder)
+    shutil.copy(workspace / "tiny" / "config.json", folder)
+    return folder
+
+
+@pytest.fixture(params=["tied", "untied", "said_tied"])
+def base(request, workspace):
+    if request.param == "tied":
+        return workspace / "tiny"
+    return request.getfixturevalue(request.param)
 
 
 @pytest.mark.parametrize("mode", ["full", "new_rows", "none"])

@@ -94,7 +94,7 @@ def from_published(
         llm: family of the language model, "qwen2" or "internlm2".
 
     Raises:
-        CheckpointError: a tensor is unknown, or one that everything needs is missing.
+        CheckpointError: a tensor is unknown.
     """
     translated: dict[str, Tensor] = {}
     unexpected = []
@@ -118,11 +118,6 @@ def from_published(
     unexpected = [name for name in unexpected if not name.endswith("rotary_emb.inv_freq")]
     if unexpected:
         raise CheckpointError(f"{path}: unexpected tensors: {listed(sorted(unexpected))}")
-    embedding, head = "model.language_model.embed_tokens.weight", "lm_head.weight"
-    if head not in translated and llm_config.get("tie_word_embeddings") and embedding in translated:
-        translated[head] = translated[embedding]
-    if missing := [name for name in (embedding, head) if name not in translated]:
-        raise CheckpointError(f"{path}: missing tensors: {listed(missing)}")
     return translated
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,18 @@ from distime.model.tokens import (
     SPECIAL_TOKENS,
     TIME_STAMP,
 )
-from distime.model.weights import CheckpointError, merged_weight, read_json, read_tensors
+from distime.model.tying import same_matrix, set_tied
+from distime.model.weights import (
+    CheckpointError,
+    listed,
+    merged_weight,
+    read_json,
+    read_tensors,
+)
 
 logger = logging.getLogger(__name__)
+
+_EMBEDDING, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass
@@ -69,13 +79,26 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
     llm = llm_family(path, source)
     translated = from_published(path, tensors, source["llm_config"], llm)
     config = our_config(path, source, llm)
+    set_tied(config, _settle_head(path, source, translated))
     for name, value in (overrides or {}).items():
         setattr(config, name, value)
 
-    rows = translated["lm_head.weight"].shape[0]
+    rows = translated[_HEAD].shape[0]
     new_tokens = [token for token in SPECIAL_TOKENS if token not in token_ids]
     if has_time and new_tokens:
         raise CheckpointError(f"{path}: its tokenizer lacks {', '.join(new_tokens)}")
+    if tokenizer_length > rows:
+        last = max(token_ids, key=token_ids.get)
+        raise CheckpointError(
+            f"{path}: its tokenizer has ids up to {tokenizer_length - 1} ({last}), but its "
+            f"embedding has {rows} rows; the tokenizer files or the weights are another "
+            "checkpoint's: download both again"
+        )
+    if (said := source["llm_config"].get("vocab_size", rows)) != rows:
+        raise CheckpointError(
+            f"{path}: config.json says vocab_size {said}, but the embedding has {rows} rows; one "
+            "of them is another checkpoint's: download both again"
+        )
     for token in new_tokens:
         token_ids[token] = tokenizer_length
         tokenizer_length += 1
@@ -104,8 +127,33 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
     pad = source["llm_config"].get("pad_token_id")
     pad = token_ids.get("<|endoftext|>", end) if pad is None else pad
     generation = GenerationConfig(eos_token_id=end, pad_token_id=pad)
-    dtype = translated["lm_head.weight"].dtype
+    dtype = translated[_HEAD].dtype
     return PublishedCheckpoint(config, translated, dtype, fresh, generation)
+
+
+def _settle_head(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+    """Fill in a head or embedding that the other stands for; tell whether they are one matrix.
+
+    The numbers count: a head that differs from the embedding is its own, whatever config.json says.
+    """
+    says_tied = bool(
+        source["llm_config"].get("tie_word_embeddings") or source.get("tie_word_embeddings")
+    )
+    if missing := [name for name in (_HEAD, _EMBEDDING) if name not in tensors]:
+        if len(missing) == 2 or not says_tied:
+            raise CheckpointError(f"{path}: missing tensors: {listed(missing)}")
+        tensors[missing[0]] = tensors[_EMBEDDING if missing[0] == _HEAD else _HEAD]
+    if not says_tied:
+        return False
+    if same_matrix(tensors[_HEAD], tensors[_EMBEDDING]):
+        tensors[_HEAD] = tensors[_EMBEDDING]
+        return True
+    logger.warning(
+        "%s: config.json says tie_word_embeddings, but the output head differs from the embedding: "
+        "they are read as two matrices",
+        path,
+    )
+    return False
 
 
 def _merge_lora(
@@ -144,16 +192,14 @@ def _merge_lora(
 def _special_token_ids(path: Path) -> tuple[dict[str, int], int]:
     """Ids of the added tokens, and the number of tokens, from whichever tokenizer file says so."""
     ids: dict[str, int] = {}
-    added, config, fast = (
-        path / name for name in ("added_tokens.json", "tokenizer_config.json", "tokenizer.json")
-    )
-    if fast.is_file():
-        ids |= {token["content"]: token["id"] for token in read_json(fast).get("added_tokens", [])}
-    if added.is_file():
-        ids |= read_json(added)
-    if config.is_file():
-        decoder = read_json(config).get("added_tokens_decoder", {})
-        ids |= {token["content"]: int(index) for index, token in decoder.items()}
+    for name, tokens in _added_tokens(path):
+        for token in [IM_END, *SPECIAL_TOKENS]:
+            if token in tokens and ids.get(token, tokens[token]) != tokens[token]:
+                raise CheckpointError(
+                    f"{path / name}: {token} is {tokens[token]}, but another tokenizer file there "
+                    f"says {ids[token]}: they are of two checkpoints; download them again"
+                )
+        ids |= tokens
     if IMG_CONTEXT not in ids:
         raise CheckpointError(
             f"{path}: no tokenizer file there names {IMG_CONTEXT}; looked in added_tokens.json, "
@@ -162,16 +208,33 @@ def _special_token_ids(path: Path) -> tuple[dict[str, int], int]:
     return ids, max(ids.values()) + 1
 
 
+def _added_tokens(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield the name of every tokenizer file that lists added tokens, and their ids."""
+    if (path / (name := "tokenizer.json")).is_file():
+        listing = read_json(path / name).get("added_tokens", [])
+        yield name, {token["content"]: token["id"] for token in listing}
+    if (path / (name := "added_tokens.json")).is_file():
+        yield name, read_json(path / name)
+    if (path / (name := "tokenizer_config.json")).is_file():
+        decoder = read_json(path / name).get("added_tokens_decoder", {})
+        yield name, {token["content"]: int(index) for index, token in decoder.items()}
+
+
 def _resize_vocabulary(tensors: dict[str, Tensor], rows: int, config: DisTimeConfig) -> None:
-    """Grow both embeddings to `rows`, as published: output rows the mean, input rows random."""
-    head, embedding = "lm_head.weight", "model.language_model.embed_tokens.weight"
-    old_head, old_embedding = tensors[head], tensors[embedding]
+    """Bring both vocabularies to `rows`, as published: new output rows the mean, input rows random.
+
+    A head that is the embedding gets the mean: what stands for a new token in the input is the
+    embedding of its time.
+    """
+    old_head, old_embedding = tensors[_HEAD], tensors[_EMBEDDING]
     count = rows - old_head.shape[0]
     if count > 0:
         mean = old_head.float().mean(0).to(old_head.dtype)
         noise = torch.randn(count, old_embedding.shape[1]) * config.text_config.initializer_range
-        tensors[head] = torch.cat([old_head, mean.expand(count, -1)])
-        tensors[embedding] = torch.cat([old_embedding, noise.to(old_embedding.dtype)])
+        tensors[_HEAD] = torch.cat([old_head, mean.expand(count, -1)])
+        tensors[_EMBEDDING] = torch.cat([old_embedding, noise.to(old_embedding.dtype)])
     else:
-        tensors[head], tensors[embedding] = old_head[:rows], old_embedding[:rows]
+        tensors[_HEAD], tensors[_EMBEDDING] = old_head[:rows], old_embedding[:rows]
+    if old_head is old_embedding:
+        tensors[_EMBEDDING] = tensors[_HEAD]
     config.text_config.vocab_size = rows
