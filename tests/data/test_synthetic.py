@@ -24,9 +24,8 @@ from distime.data.synthetic import (
     write_video,
     write_videos,
 )
-from distime.processing import video
 from distime.processing.sampling import sample_video
-from distime.processing.video import open_video
+from distime.processing.video import open_video, writing
 
 
 def shows(frames, color, slack=40):
@@ -166,7 +165,7 @@ def old_cpu(monkeypatch):
     use = ctypes.CDLL(library).av_force_cpu_flags
 
     def start():
-        monkeypatch.setattr(video, "_X264_PARAMS", video._X264_PARAMS + ":asm=0")
+        monkeypatch.setattr(writing, "X264_PARAMS", writing.X264_PARAMS + ":asm=0")
         use(0)
 
     yield start
