@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distime.data.schema import ERROR, WARNING, CheckedLine, check
+from distime.data.checking import CheckedLine, check
+from distime.data.problems import ERROR, WARNING
 from distime.errors import DisTimeError
 
 
