@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -9,9 +10,8 @@ from pathlib import Path
 import torch
 
 from distime import DisTime
-from distime.data.synthetic import SyntheticVideo, make_video, render, write_video
+from distime.data.synthetic import SyntheticVideo, make_video, write_video
 from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
-from distime.processing.sampling import VideoSample
 from distime.tiny import write_tiny_checkpoint
 
 QUERIES = ["the red circle is visible.", "the blue square is visible.", "what happens then?"]
@@ -22,15 +22,15 @@ WORDS += ["video? Please return the timestamp in seconds. Localize series of act
 def write_answering_checkpoint(folder: Path, queries: Sequence[str] = ()) -> Path:
     """Write a tiny checkpoint whose answers differ with the question and name times.
 
-    That holds for `QUERIES`, for `queries` and for a dense caption.
+    That holds for `QUERIES`, for `queries` and for a dense caption, asked of the first video of
+    `write_example_videos`.
     """
     queries = [*QUERIES, *queries]
     write_tiny_checkpoint(folder, [*WORDS, *queries], num_frames=4, hidden_size=32, num_layers=2)
     # Random weights amplify rounding; in double precision equal answers are equal.
     model = DisTime.from_pretrained(folder, dtype=torch.float64, device="cpu")
-    spec = make_video(0)
-    frames = render(spec)[20::60][:4]
-    video = VideoSample(frames, [2.5, 10.0, 17.5, 25.0], spec.duration, [20, 80, 140, 200])
+    with tempfile.TemporaryDirectory() as videos:
+        video = model.processor.load_video(write_video(make_video(0), Path(videos)))
     questions = [*QUERIES, *map(moment_retrieval_question, queries), ANET_CAPTIONING]
     for seed in count():
         _randomise(model, seed)

@@ -19,8 +19,6 @@ def write_clip(
     video: str | os.PathLike,
     start: float,
     end: float,
-    *,
-    backend: str = "pyav",
 ) -> Path:
     """Cut a part of a video into an h264 mp4 file of its own, without sound.
 
@@ -32,7 +30,6 @@ def write_clip(
         video: path of a video, gif or folder of frames.
         start: seconds.
         end: seconds, not before `start`.
-        backend: decodes the video, see `distime.processing.video.open_video`.
 
     Returns:
         the path of the clip.
@@ -45,7 +42,7 @@ def write_clip(
         raise ValueError(f"a clip from {start:.2f} s to {end:.2f} s ends before it starts")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_video(video, backend=backend) as reader:
+    with open_video(video) as reader:
         # A video of varying rate is shown at its average: each moment has the frame of its time.
         moments = np.arange(start, max(end, start + 0.5 / reader.fps), 1 / reader.fps)
         indices = np.searchsorted(reader.timestamps, moments + 1e-6, side="right") - 1

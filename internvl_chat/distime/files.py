@@ -17,6 +17,26 @@ class FileError(DisTimeError):
     """A file cannot be used: the message names the file, the place and the mend."""
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def not_downloaded(path: Path) -> str | None:
+    """Say why a binary file that exists is not what its name says, judged by its first bytes.
+
+    Returns:
+        what it is and the mend, to follow the file's name in a message; None if nothing is amiss.
+    """
+    with path.open("rb") as file:
+        start = file.read(512).lstrip()
+    if not start:
+        return "is empty: its download or copy failed; get it again"
+    if start.startswith(_POINTER):
+        return "is a pointer of git-lfs, not the file itself: run `git lfs pull` in its folder"
+    if start[:64].lower().startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        return "is a web page saved under this name, not the file itself: download the file again"
+    return None
+
+
 def read_text(path: Path, what: str) -> str:
     """Return the UTF-8 text of ``path``; ``what`` names its role in error messages.
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, Qwen2Config
 
 from answering import WORDS
@@ -217,3 +217,70 @@ def test_a_readme_of_the_source_is_kept_and_otherwise_one_is_written(tmp_path):
     (ours / "README.md").write_text("words")
     convert(ours, tmp_path / "b")
     assert (tmp_path / "b" / "README.md").read_text() == "words"
+
+
+def mixed(tensors, parts):
+    """Some tensors in float32, float16 or bfloat16, each with bits that only its type holds."""
+    return {
+        name: tensor.to(next((d for part, d in parts.items() if part in name), torch.bfloat16))
+        for name, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"time_": torch.float32},
+        {"vision": torch.float16, "norm": torch.float32},
+        {"mlp": torch.float32, "time_": torch.float16},
+    ],
+)
+@pytest.mark.parametrize("family", FILES)
+def test_mixed_types_are_kept_tensor_by_tensor(tmp_path, family, parts, capsys):
+    ours = write_ours(tmp_path, family)
+    convert(ours, tmp_path / "there", "published")
+    path = tmp_path / "there" / "model.safetensors"
+    before = mixed(load_file(path), parts)
+    save_file(before, path, {"format": "pt"})
+    assert main(["convert", str(tmp_path / "there"), str(tmp_path / "back")]) == 0
+    assert "read back and found equal" in capsys.readouterr().out
+    convert(tmp_path / "back", tmp_path / "again", "published")
+    after = tensors(tmp_path / "again")
+    before.pop("time_project.project"), after.pop("time_project.project")
+    assert_same_tensors(before, after)
+
+
+def test_the_check_compares_with_the_source(tmp_path, monkeypatch):
+    ours = write_ours(tmp_path, "qwen2")
+    load = DisTimeForConditionalGeneration.from_pretrained.__func__
+
+    def rounded(cls, *args, exact=False, **kwargs):
+        return load(cls, *args, **kwargs).to(torch.bfloat16)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DisTimeForConditionalGeneration, "from_pretrained", classmethod(rounded))
+        with pytest.raises(ConvertError, match="tensors do not read back equal"):
+            convert(ours, tmp_path / "x")
+
+
+@pytest.mark.parametrize("rows", [-1, -5])
+def test_tokens_beyond_the_embedding_are_an_error_everywhere(tmp_path, rows, capsys):
+    ours = write_ours(tmp_path, "qwen2")
+    weights = load_file(ours / "model.safetensors")
+    for name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
+        weights[name] = weights[name][:rows].clone()
+    save_file(weights, ours / "model.safetensors", {"format": "pt"})
+    config = json.loads((ours / "config.json").read_text())
+    last = config["text_config"]["vocab_size"] - 1
+    config["text_config"]["vocab_size"] += rows
+    (ours / "config.json").write_text(json.dumps(config))
+    (tmp_path / "meta.json").write_text("{}")
+    for command in (
+        ["convert", ours, tmp_path / "x"],
+        ["check", tmp_path / "meta.json", "--checkpoint", ours],
+    ):
+        assert main([str(word) for word in command]) == 1
+        message = capsys.readouterr().err
+        assert (
+            f"ids up to {last} " in message and f"embedding has {last + 1 + rows} rows" in message
+        )

@@ -57,7 +57,6 @@ def test_defaults_are_filled_in(good):
         ({"dtype": "int8"}, "--dtype int8", "bf16"),
         ({"device": "cpu", "quantize": "8bit"}, "--quantize 8bit", "GPU"),
         ({"device": "cpu", "attn": "flash_attention_2"}, "--attn", "sdpa"),
-        ({"video_backend": "vhs"}, "--video-backend vhs", "pyav"),
         ({"subtitles": "."}, "--subtitles .", "longvideobench"),
         ({"timestamps": "a.json"}, "--timestamps a.json", "nextgqa 2"),
         ({"benchmark": "mvbench", "plots": 3}, "--plots 3", "leave it out"),

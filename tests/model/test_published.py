@@ -14,11 +14,13 @@ from transformers import LlamaConfig
 
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.model.published import CheckpointError
+from distime.model.published import names
+from distime.model.tokens import SPECIAL_TOKENS
+from distime.model.weights import CheckpointError
 from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 
 SPECIAL = dict(
-    zip(published.SPECIAL_TOKENS, [30, 31, IMAGE, 32, 33, 34, 35, 36, 37, TIME, FRAME], strict=True)
+    zip(SPECIAL_TOKENS, [30, 31, IMAGE, 32, 33, 34, 35, 36, 37, TIME, FRAME], strict=True)
 )
 
 
@@ -133,13 +135,13 @@ def test_internlm2_packs_queries_key_and_value_by_kv_head():
     config = {"num_attention_heads": 4, "num_key_value_heads": 2}
     # head_dim 1, so that row numbers are heads: 0 1 | 4 | 6 belong to the first kv head.
     packed = torch.tensor([0, 1, 4, 6, 2, 3, 5, 7]).float()[:, None]
-    q, k, v = published._split_wqkv(packed, config)
+    q, k, v = names._split_wqkv(packed, config)
     assert (q.flatten().tolist(), k.flatten().tolist(), v.flatten().tolist()) == (
         [0, 1, 2, 3],
         [4, 5],
         [6, 7],
     )
-    assert torch.equal(published._join_wqkv(q, k, v, config), packed)
+    assert torch.equal(names._join_wqkv(q, k, v, config), packed)
 
 
 def test_padding_row_of_internlm2_gets_no_gradient(tmp_path):
@@ -301,3 +303,116 @@ def test_configs_that_are_not_supported(checkpoint, change, message):
     (checkpoint / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
         logits(checkpoint)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 1877468752\n"
+PAGE = b"\n<!DOCTYPE html><html><body>Sign in to download</body></html>"
+
+
+@pytest.mark.parametrize("layout", ["published", "ours"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (LFS, "pointer of git-lfs.*git lfs pull"),
+        (PAGE, "is a web page"),
+        (b"", "is empty"),
+        (b"\x00" * 100, "damaged"),
+        (b"no tensors at all" * 9, "damaged"),
+    ],
+    ids=["lfs", "page", "empty", "zeros", "text"],
+)
+def test_what_is_no_file_of_weights_says_what_it_is(
+    checkpoint, tmp_path, layout, name, content, message
+):
+    folder = checkpoint
+    if layout == "ours":
+        folder = tmp_path / "ours"
+        DisTimeForConditionalGeneration.from_pretrained(checkpoint).save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}:? .*{message}") as raised:
+        logits(folder)
+    assert "run code" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.999])
+@pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
+def test_cut_files_of_our_own_layout(checkpoint, tmp_path, form, kept):
+    DisTimeForConditionalGeneration.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    whole = tmp_path / "model.safetensors"
+    if form.endswith(".bin"):
+        torch.save(load_file(whole), tmp_path / form)
+        whole.unlink()
+    data = (tmp_path / form).read_bytes()
+    (tmp_path / form).write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(CheckpointError, match=f"{form}: damaged"):
+        logits(tmp_path)
+
+
+def test_an_index_that_names_missing_shards_or_tensors(checkpoint, tmp_path):
+    model = DisTimeForConditionalGeneration.from_pretrained(checkpoint)
+    model.save_pretrained(tmp_path, max_shard_size=20_000)
+    index = tmp_path / "model.safetensors.index.json"
+    values = json.loads(index.read_text())
+    values["weight_map"]["more"] = next(iter(values["weight_map"].values()))
+    index.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="its shards lack more"):
+        logits(tmp_path)
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    for shard in shards[:2]:
+        shard.unlink()
+    with pytest.raises(CheckpointError, match=rf"shard is missing.*2 of {len(shards)}"):
+        logits(tmp_path)
+
+
+@pytest.mark.parametrize("content", [LFS, PAGE, b"", b"[1]", b"\xff\xfe"])
+def test_a_config_that_is_none(checkpoint, content):
+    (checkpoint / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        logits(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: ids | {"beyond": 90}, "ids up to 90 .beyond., but its embedding has 40 rows"),
+        (lambda ids: ids | {"<TIME_STAMP>": 40}, "ids up to 40 .*embedding has 40 rows"),
+    ],
+)
+def test_token_ids_beyond_the_embedding(checkpoint, change, message):
+    ids = json.loads((checkpoint / "added_tokens.json").read_text())
+    (checkpoint / "added_tokens.json").write_text(json.dumps(change(ids)))
+    with pytest.raises(CheckpointError, match=message):
+        logits(checkpoint)
+
+
+def test_a_vocabulary_that_the_weights_do_not_have(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["llm_config"]["vocab_size"] = VOCABULARY + 24
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="vocab_size 64, but the embedding has 40 rows"):
+        logits(checkpoint)
+
+
+def test_tokenizer_files_that_contradict_one_another(checkpoint):
+    decoder = {"7": {"content": "<TIME_STAMP>"}}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    with pytest.raises(CheckpointError, match="<TIME_STAMP> is 7, but another tokenizer file"):
+        logits(checkpoint)
+
+
+def test_rounding_that_nobody_asked_for_is_said(checkpoint, caplog):
+    def halved(tensors):
+        return {n: t if n.startswith("time_") else t.bfloat16() for n, t in tensors.items()}
+
+    rewrite(checkpoint, halved)
+    model = DisTimeForConditionalGeneration.from_pretrained(checkpoint)
+    assert model.time_decoder.layers[0].weight.dtype == torch.bfloat16
+    assert "are torch.float32 in the files and were rounded to torch.bfloat16" in caplog.text
+    caplog.clear()
+    exact = DisTimeForConditionalGeneration.from_pretrained(checkpoint, exact=True)
+    assert exact.time_decoder.layers[0].weight.dtype == torch.float32
+    assert exact.lm_head.weight.dtype == torch.bfloat16
+    DisTimeForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    assert "rounded" not in caplog.text

@@ -3,8 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 
+import distime.processing.prompt as prompt_module
 from distime.processing.prompt import (
     ANET_CAPTIONING,
     IGNORE_INDEX,
@@ -33,6 +36,9 @@ from tiny_tokenizers import write_internlm2, write_qwen2, write_word_level
 WRITERS = {"internlm2": write_internlm2, "qwen2": write_qwen2, "words": write_word_level}
 TEMPLATE = ChatTemplate("system")
 VIDEO = Media(tokens_per_image=2, num_frames=3)
+AROUND_MEDIA = st.lists(
+    st.sampled_from(["door", " ", "\n", "é", "<img>", "<TIME_STAMP>", "</img>", "  a", "?"])
+).map("".join)
 
 
 @pytest.fixture(scope="module", params=WRITERS)
@@ -194,6 +200,32 @@ def test_each_turn_is_tokenised_on_its_own(tokenizer):
     assert encoded.input_ids == expected
     if tokenizer.bos_token_id is not None:
         assert encoded.input_ids.count(tokenizer.bos_token_id) == 1
+
+
+@given(before=AROUND_MEDIA, after=AROUND_MEDIA, frames=st.integers(1, 4))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_block_tokenised_apart_has_the_ids_of_the_whole_text(tokenizer, before, after, frames):
+    media = Media(2, num_frames=frames)
+    turns = conversation(f"{before}<video>{after}", "door")
+    text = TEMPLATE.turn("human", media.place(turns[0]["value"]))
+    ids = encode_conversation(tokenizer, TEMPLATE, turns, media).input_ids
+    start = len(tokenizer("").input_ids) + len(encode(tokenizer, TEMPLATE.turn("system", "system")))
+    whole = encode(tokenizer, text)
+    assert ids[start : start + len(whole)] == whole
+
+
+def test_frames_are_tokenised_once_for_each_number_of_them(tokenizer, monkeypatch):
+    tokenised = []
+    monkeypatch.setattr(
+        prompt_module,
+        "encode",
+        lambda tokenizer, text: tokenised.append(text) or encode(tokenizer, text),
+    )
+    for number in range(5):
+        for frames in (7, 8):
+            turns = conversation(f"door {number}?", "door")
+            encode_conversation(tokenizer, TEMPLATE, turns, Media(2, num_frames=frames))
+    assert sum(text.count("<IMG_CONTEXT>") for text in tokenised) == 2 * (7 + 8)
 
 
 def test_a_system_turn_replaces_the_system_message_with_a_video_too(tokenizer):

@@ -8,15 +8,14 @@ import re
 import struct
 import sys
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from distime.processing import video
-from distime.processing.video import BACKENDS, VideoError, encode_video, open_video
+from distime.processing.video import VideoError, encode_video, files, open_video
+from distime.processing.video.container import decoded
 
 WIDTH, HEIGHT, BITS, BLOCK = 96, 64, 10, 8
 
@@ -185,14 +184,14 @@ def test_a_frame_without_data_is_no_frame(tmp_path):
 
 
 def test_an_empty_packet_does_not_end_the_decoding(tmp_path):
-    with av.open(str(write(tmp_path / "a.mp4", count=20))) as container:
-        packets = list(container.demux(video=0))
+    with av.open(str(write(tmp_path / "a.mp4", count=20))) as source:
+        packets = list(source.demux(video=0))
         empty = av.Packet()
         empty.dts = empty.pts = packets[10].dts
-        empty.stream = container.streams.video[0]
+        empty.stream = source.streams.video[0]
         packets.insert(10, empty)
         errors = []
-        frames = [frame.to_ndarray(format="rgb24") for frame in video._decoded(packets, errors)]
+        frames = [frame.to_ndarray(format="rgb24") for frame in decoded(packets, errors)]
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert errors == []
 
@@ -321,12 +320,12 @@ def test_a_size_that_changes_keeps_the_first(tmp_path):
 def decoded_packets(monkeypatch):
     """Count the packets that go to the decoder."""
     count = []
-    original = video._decoded
+    original = decoded
 
     def counting(packets, errors):
         return original((count.append(1) or packet for packet in packets), errors)
 
-    monkeypatch.setattr(video, "_decoded", counting)
+    monkeypatch.setattr(files, "decoded", counting)
     return count
 
 
@@ -596,66 +595,6 @@ def test_image(tmp_path):
     assert_error(tmp_path / "b.jpg", "cannot be read as a picture")
 
 
-# --------------------------------------------------------------------------- backends
-
-
-def test_unknown_backend(tmp_path):
-    with pytest.raises(VideoError, match="no video backend 'ffmpeg'; choose one of pyav, "):
-        open_video(write(tmp_path / "a.mp4", count=2), backend="ffmpeg")
-
-
-@pytest.mark.parametrize(
-    ("backend", "module", "package"),
-    [
-        ("torchcodec", "torchcodec.decoders", "torchcodec"),
-        ("decord", "decord", "decord"),
-        ("opencv", "cv2", "opencv-python-headless"),
-    ],
-)
-def test_missing_backend_says_what_to_install(tmp_path, monkeypatch, backend, module, package):
-    monkeypatch.setitem(sys.modules, module, None)
-    path = write(tmp_path / "a.mp4", count=2)
-    with pytest.raises(VideoError, match=f"pip install {package}, or choose backend='pyav'"):
-        open_video(path, backend=backend)
-
-
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "pyav"])
-def test_backends_agree(tmp_path, backend):
-    path = write(tmp_path / "a.mp4", options={"bf": "3", "g": "24"})
-    try:
-        reader = open_video(path, backend=backend)
-    except VideoError as error:
-        pytest.skip(str(error))
-    with reader, open_video(path) as ours:
-        assert reader.timestamps.tolist() == ours.timestamps.tolist()
-        assert reader.duration == ours.duration
-        indices = [100, 3, 3, 57]
-        np.testing.assert_array_equal(reader.frames(indices), ours.frames(indices))
-
-
-@pytest.mark.parametrize("fault", ["opening", "decoding", "missing frames"])
-def test_faults_of_other_backends_name_the_file(tmp_path, monkeypatch, fault):
-    class Decoder:
-        def __init__(self, path, ctx, num_threads):
-            if fault == "opening":
-                raise RuntimeError("internal error 7")
-
-        def get_batch(self, indices):
-            if fault == "decoding":
-                raise RuntimeError("internal error 7")
-            return SimpleNamespace(asnumpy=lambda: np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
-
-    stand_in = SimpleNamespace(VideoReader=Decoder, cpu=lambda number: number)
-    monkeypatch.setitem(sys.modules, "decord", stand_in)
-    path = write(tmp_path / "a.mp4", count=8)
-    with pytest.raises(VideoError) as caught, open_video(path, backend="decord") as reader:
-        reader.frames([1, 5])
-    message = str(caught.value)
-    assert str(path) in message
-    assert "try backend='pyav'" in message
-    assert ("decoded 1 of 2" if fault == "missing frames" else "internal error 7") in message
-
-
 # --------------------------------------------------------------------------- writing
 
 
@@ -669,6 +608,19 @@ def test_encode_video(tmp_path):
         assert [number_of(frame) for frame in reader.frames(range(30))] == list(range(30))
     with av.open(str(tmp_path / "a b.mp4")) as container:
         assert container.metadata["comment"] == "hello"
+
+
+@pytest.mark.parametrize("size", [(96, 64), (96, 96), (50, 38)])
+def test_the_same_frames_are_the_same_bytes(tmp_path, size):
+    """Also in memory that other work has used: x264 once took part of its choices from there."""
+    rng = np.random.default_rng(0)
+    frames, files = [numbered(i, *size) for i in range(30)], set()
+    for _ in range(20):
+        used = [rng.integers(0, 255, rng.integers(1000, 60000), dtype=np.uint8) for _ in range(9)]
+        del used
+        encode_video(tmp_path / "a.mp4", frames, 8)
+        files.add((tmp_path / "a.mp4").read_bytes())
+    assert len(files) == 1
 
 
 def test_encode_video_leaves_nothing_half_written(tmp_path):

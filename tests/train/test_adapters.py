@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.cli import main
 from distime.model.adapter import DESCRIPTION, WEIGHTS
-from distime.model.published import CheckpointError
+from distime.model.weights import CheckpointError
 from distime.train.arguments import ModelArguments
 from distime.train.export import Exporter
 from distime.train.lora import new_token_ids, select_trainable
@@ -38,9 +38,20 @@ def untied(workspace):
     return folder
 
 
-@pytest.fixture(params=["tied", "untied"])
-def base(request, workspace, untied):
-    return untied if request.param == "untied" else workspace / "tiny"
+@pytest.fixture(scope="module")
+def said_tied(workspace, untied):
+    """The same, with a configuration that says otherwise."""
+    folder = workspace / "said tied"
+    shutil.copytree(untied, folder)
+    shutil.copy(workspace / "tiny" / "config.json", folder)
+    return folder
+
+
+@pytest.fixture(params=["tied", "untied", "said_tied"])
+def base(request, workspace):
+    if request.param == "tied":
+        return workspace / "tiny"
+    return request.getfixturevalue(request.param)
 
 
 @pytest.mark.parametrize("mode", ["full", "new_rows", "none"])

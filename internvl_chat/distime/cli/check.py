@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distime.data.schema import ERROR, WARNING, CheckedLine, check
+from distime.data.checking import CheckedLine, check
+from distime.data.problems import ERROR, WARNING
+from distime.errors import DisTimeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +48,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the problems and the counts; return 1 if there are errors."""
     settings = {"num_frames": args.num_frames, "open_media": not args.no_open}
     if args.checkpoint is not None:
-        from distime.model.hub import HubError
-        from distime.processing.processor import DisTimeProcessor, ProcessorError
-        from distime.processing.tokenizer import TokenizerError
+        from distime.processing.processor import DisTimeProcessor
 
         try:
             settings["processor"] = DisTimeProcessor.from_pretrained(args.checkpoint)
-        except (HubError, ProcessorError, TokenizerError) as error:
+        except DisTimeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         settings["max_length"] = args.max_length

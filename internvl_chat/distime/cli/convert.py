@@ -5,10 +5,10 @@ distime convert ours/ back/ --to published                     ours -> published
 distime convert lora_checkpoint/ merged/                       LoRA is merged on the way
 
 SRC is a base InternVL2.5, a published DisTime checkpoint (merged or with LoRA), or one of ours.
-Weights keep their bits and their dtype, except where LoRA is merged into them. DST appears only
-when it is complete and, unless --no-verify, was read back and found equal; for that the weights
-are in memory twice. An existing DST is replaced only with --overwrite, and only if it holds a
-checkpoint.
+Every tensor keeps its bits and its dtype, except where LoRA is merged into it (what the published
+layout packs into one has the widest dtype of its parts). DST appears only when it is complete and,
+unless --no-verify, was read back and found equal to SRC; for that the weights are in memory twice.
+An existing DST is replaced only with --overwrite, and only if it holds a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from distime.errors import DisTimeError
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import SPECIAL_TOKENS
+from distime.model.weights import read_tensors
 from distime.model_card import write_model_card
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.tokenizer import SentencePieceTokenizer, encode
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     size = sum(file.stat().st_size for file in args.target.rglob("*"))
-    checked = "" if args.no_verify else ", read back and found equal"
+    checked = "" if args.no_verify else ", read back and found equal to the source"
     print(f"wrote {args.target} in the {args.to} layout ({size / 1e9:.2f} GB){checked}")
     return 0
 
@@ -106,7 +108,9 @@ def convert(
     """
     _check_target(source, target, overwrite)
     torch.manual_seed(seed)
-    model = DisTimeForConditionalGeneration.from_pretrained(source, adapter_base=adapter_base)
+    model = DisTimeForConditionalGeneration.from_pretrained(
+        source, adapter_base=adapter_base, exact=True
+    )
     processor = DisTimeProcessor.from_pretrained(source)
     processor.check_model(model.config)
 
@@ -126,7 +130,7 @@ def convert(
             partial, model.config, processor.settings, name=target.resolve().name, source=source
         )
         if verify:
-            _verify(model, processor, partial)
+            _verify(model, processor, partial, _tensors_of(source, seed))
         partial.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         if target.exists():
             shutil.rmtree(target)
@@ -230,26 +234,49 @@ def _write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _tensors_of(folder: Path, seed: int = 0) -> dict[str, Tensor]:
+    """The tensors in the files of a checkpoint by our names; none of an adapter's, which change."""
+    if not (folder / "config.json").is_file():
+        return {}
+    if published.is_published(folder):
+        torch.manual_seed(seed)  # draws the same new rows as the first time
+        return published.read(folder).tensors
+    return read_tensors(folder)
+
+
 def _verify(
-    model: DisTimeForConditionalGeneration, processor: DisTimeProcessor, folder: Path
+    model: DisTimeForConditionalGeneration,
+    processor: DisTimeProcessor,
+    folder: Path,
+    source: dict[str, Tensor],
 ) -> None:
-    """Raise unless what was written reads back as the same model and processor."""
+    """Raise unless what was written reads back as the same model and processor.
+
+    Args:
+        model: that was written.
+        processor: likewise.
+        folder: that was written into.
+        source: the tensors of the source's files: the model must have lost nothing of them.
+    """
     again = DisTimeProcessor.from_pretrained(folder)
     before, after = processor.tokenizer, again.tokenizer
     if before.get_vocab() != after.get_vocab() or encode(before, _PROBE) != encode(after, _PROBE):
         raise ConvertError(f"{folder}: the tokenizer does not read back with the same ids")
     if again.settings != processor.settings:
         raise ConvertError(f"{folder}: the processor reads back as {again.settings}")
-    copy = DisTimeForConditionalGeneration.from_pretrained(folder)
+    copy = DisTimeForConditionalGeneration.from_pretrained(folder, exact=True)
     again.check_model(copy.config)
-    tensors, copies = model.state_dict(), copy.state_dict()
+    expected = model.state_dict()
+    # Files of older versions of transformers have other names for some; the model stands for them.
+    expected |= {name: tensor for name, tensor in source.items() if name in expected}
+    copies = copy.state_dict()
     different = sorted(
         name
-        for name in tensors.keys() | copies.keys()
-        if name not in tensors
+        for name in expected.keys() | copies.keys()
+        if name not in expected
         or name not in copies
-        or tensors[name].dtype != copies[name].dtype
-        or not torch.equal(tensors[name], copies[name])
+        or torch.promote_types(expected[name].dtype, copies[name].dtype) != copies[name].dtype
+        or not torch.equal(expected[name].to(copies[name].dtype), copies[name])
     )
     if different:
         raise ConvertError(

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from distime.evaluate import Settings, SettingsError
 from distime.evaluate import run as evaluate
 from distime.metrics import MetricError
-from distime.model.published import CheckpointError
+from distime.model.weights import CheckpointError
 from distime.processing.processor import ProcessorError
 from distime.processing.tokenizer import TokenizerError
 

@@ -3,22 +3,35 @@
 Example:
     distime train --model_name_or_path checkpoint/base --meta_path train.json --output_dir out
 
-The flags are those of `python -m distime.train.finetune --help`.
+The flags of published scripts are taken too; see docs/TRAINING.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+
+from distime.train import flags
+from distime.train.flags import ArgumentError
 
 TAKES_OTHER_FLAGS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare nothing: every flag is handed to the fine-tuning entry point."""
+    """Describe the flags, which are handed to the fine-tuning entry point as they are."""
+    parser.epilog = flags.help_text()
+    parser.add_argument("--help_all", action="store_true", help="also list transformers' flags")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tune and return the exit code."""
+    try:
+        words, _ = flags.check(args.flags)  # before torch is imported
+        flags.check_required(words)
+    except ArgumentError as error:
+        if not args.help_all:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     from distime.train.finetune import main
 
-    return main(args.flags)
+    return main(["--help"] if args.help_all else args.flags)

@@ -83,9 +83,6 @@ class Answerer:
         self.seconds: Counter[str] = Counter()
         with self._timed("load"):
             processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
-            processor.settings = dataclasses.replace(
-                processor.settings, video_backend=settings.video_backend
-            )
             self.processor = benchmark.processor(processor)
             self.model = load_model(settings, device)
             self.processor.check_model(self.model.config)

@@ -351,7 +351,6 @@ def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
         run.settings.num_segments,
         rule=run.benchmark.rule,
         bound=sample.query.bound,
-        backend=run.settings.video_backend,
     )
     frames = {"frames": shown.frames, "frame_times": shown.times, "duration": shown.duration}
     events, truth, query = sample.answer.events, sample.truth, sample.query

@@ -20,7 +20,6 @@ from distime.evaluate.benchmark import Benchmark, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.metrics.registry import BENCHMARKS as METRICS
 from distime.model.attention import ATTENTION
-from distime.processing.video import BACKENDS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -61,7 +60,6 @@ class Settings:
         None, "frames of a video (16; longvideobench 32, published also with 16)"
     )
     max_new_tokens: int = _setting(1000, "longest answer in tokens")
-    video_backend: str = _setting("pyav", "what decodes videos", choices=tuple(BACKENDS))
     subtitles: Path | None = _setting(
         None, "longvideobench: folder of the subtitle files, shown between the frames"
     )
@@ -246,7 +244,7 @@ class Settings:
         Queries and bounds are not part of it: the journal knows them for every video. Neither is
         how work is cut up (batches, workers, processes): it changes no answer.
         """
-        names = ("run_name", "num_segments", "max_new_tokens", "video_backend", "dtype", "attn")
+        names = ("run_name", "num_segments", "max_new_tokens", "dtype", "attn")
         return {
             "checkpoint": checkpoint_digest(self.checkpoint),
             **{name: getattr(self, name) for name in (*names, "quantize")},

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distime.model import published
+from distime.model import weights
 from distime.model.new_rows import NEW_ROWS
-from distime.model.published import CheckpointError, merged_weight
+from distime.model.tying import without_tied_head
+from distime.model.weights import CheckpointError, merged_weight
 
 DESCRIPTION, WEIGHTS = "adapter.json", "adapter.safetensors"
 EMBEDDING, HEAD = "model.language_model.embed_tokens", "lm_head"
@@ -61,7 +62,7 @@ def read_description(path: Path) -> Adapter:
     Raises:
         CheckpointError: it cannot be read.
     """
-    values = published.read_json(path / DESCRIPTION)
+    values = weights.read_json(path / DESCRIPTION)
     names = {field.name for field in fields(Adapter)}
     if values.keys() != names:
         raise CheckpointError(f"{path / DESCRIPTION}: expected the fields {sorted(names)}")
@@ -102,7 +103,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    return published.read_file(folder / WEIGHTS)
+    return weights.read_file(folder / WEIGHTS)
 
 
 def fold(
@@ -142,7 +143,7 @@ def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
         CheckpointError: the model is not the one that the adapter was trained on.
     """
     tensors = read_tensors(folder)
-    state = untied(model, model.state_dict())
+    state = without_tied_head(model, model.state_dict())
     targets = {name.replace(_LORA_A, ".").replace(_LORA_B, ".") for name in tensors}
     targets = {name.replace(f".{NEW_ROWS}", ".weight") for name in targets}
     if unknown := sorted(targets - state.keys()):
@@ -159,13 +160,6 @@ def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
         model.load_state_dict(changed, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-
-
-def untied(model: PreTrainedModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out of a state dict what the head shares with the embedding."""
-    if not model.config.tie_word_embeddings:
-        return dict(state)
-    return {name: tensor for name, tensor in state.items() if not name.startswith(f"{HEAD}.")}
 
 
 def base_digest(state: Mapping[str, Tensor], names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ of a few lines. The model works in normalised time: 0 is the start of the video,
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,22 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from distime.model import adapter, published
 from distime.model.config import DisTimeConfig
 from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTrace
-from distime.model.hub import local_folder
+from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.library import CACHE
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import groups_from_positions, packed_attention_mask
 from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
 from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
+from distime.model.tying import follow_tensors
+from distime.model.weights import (
+    CheckpointError,
+    check_loading,
+    read_dtypes,
+    set_dtypes,
+    widest,
+)
+
+logger = logging.getLogger(__name__)
 
 IGNORED_LABEL = -100
 
@@ -493,6 +504,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         *args: Any,
         config_overrides: dict[str, Any] | None = None,
         adapter_base: str | Path | None = None,
+        exact: bool = False,
         **kwargs: Any,
     ) -> DisTimeForConditionalGeneration:
         """Load our own layout, an adapter, a base InternVL2.5, or a published DisTime checkpoint.
@@ -506,35 +518,49 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
                 `distime.model.hub.local_folder`.
             *args: as for transformers.
             config_overrides: fields of the configuration to set before the model is made.
+            exact: give every tensor the type that it has in the files. Otherwise all have one type,
+                `dtype` or the checkpoint's, and rounding that nobody asked for is logged.
             adapter_base: folder of the adapter's base, where it is not where it was.
             **kwargs: as for transformers (`dtype`, `device_map`, `attn_implementation`,
                 `revision`, ...).
 
         Raises:
             HubError: there is neither such a folder nor such a name on the hub.
-            published.CheckpointError: tensors are missing, unexpected or of a wrong shape; lists
+            CheckpointError: tensors are missing, unexpected or of a wrong shape; lists
                 their names.
         """
         path = local_folder(pretrained_model_name_or_path, kwargs.pop("revision", None))
         if adapter.is_adapter(path):
             return cls._from_adapter(path, adapter_base, config_overrides or {}, *args, **kwargs)
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path} {why_no_checkpoint(path)}")
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers only warns of some misfits; collected here, every one of them is an error.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         if published.is_published(path):
             checkpoint = published.read(path, config_overrides)
-            kwargs.setdefault("dtype", checkpoint.dtype)
+            dtypes = {name: tensor.dtype for name, tensor in checkpoint.tensors.items()}
             kwargs.setdefault("config", checkpoint.config)
-            model, info = super().from_pretrained(
-                None, *args, state_dict=checkpoint.tensors, **kwargs
-            )
-            published.check_loading(path, info, may_miss=checkpoint.fresh)
-            model.generation_config = checkpoint.generation_config
+            default, may_miss = checkpoint.dtype, checkpoint.fresh
+            source, kwargs["state_dict"] = None, checkpoint.tensors
         else:
+            dtypes, default, may_miss, source = read_dtypes(path), None, (), path
             if config_overrides:
                 kwargs["config"] = cls.config_class.from_pretrained(path, **config_overrides)
-            model, info = super().from_pretrained(path, *args, **kwargs)
-            published.check_loading(path, info)
+        is_asked = exact or kwargs.get("dtype", "auto") != "auto"
+        if exact:
+            default = widest(dtypes.values())
+        if default is not None:
+            kwargs.setdefault("dtype", default)
+        model, info = super().from_pretrained(source, *args, **kwargs)
+        check_loading(path, info, may_miss=may_miss)
+        follow_tensors(model)
+        if source is None:
+            model.generation_config = checkpoint.generation_config
+        if exact:
+            set_dtypes(model, dtypes)
+        elif not is_asked:
+            _warn_of_rounding(path, dtypes, model.dtype)
         return (model, info) if wants_info else model
 
     @classmethod
@@ -549,7 +575,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         description = adapter.read_description(path)
         base = Path(base or description.base)
         if not (base / "config.json").is_file() and not adapter.is_adapter(base):
-            raise published.CheckpointError(
+            raise CheckpointError(
                 f"{path}: an adapter of {base}, which is not there; name the base with "
                 "`distime merge BASE ADAPTER DST`"
             )
@@ -574,6 +600,7 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
             save_original_format: rename all the same.
             **kwargs: as for transformers.
         """
+        follow_tensors(self)
         super().save_pretrained(
             save_directory, *args, save_original_format=save_original_format, **kwargs
         )
@@ -585,6 +612,16 @@ def _check_count(mask: Tensor, values: Tensor, token: str, what: str) -> None:
         raise ValueError(
             f"input_ids has {count} {token} tokens, but there are {len(values)} {what}"
         )
+
+
+def _warn_of_rounding(path: Path, dtypes: dict[str, torch.dtype], loaded: torch.dtype) -> None:
+    rounded = [name for name, dtype in dtypes.items() if widest((dtype, loaded)) != loaded]
+    if rounded:
+        logger.warning(
+            "%s: %d of %d tensors are %s in the files and were rounded to %s, the type of the "
+            "others, such as %s; dtype=torch.float32 keeps their bits",
+            path, len(rounded), len(dtypes), dtypes[rounded[0]], loaded, rounded[0],
+        )  # fmt: skip
 
 
 def _replace(embeds: Tensor, mask: Tensor, rows: Tensor, token: str) -> Tensor:

@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from distime.errors import DisTimeError
-from distime.model.hub import local_folder
+from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.tokens import FRAME_TIME_REF, IM_END, IMG_CONTEXT, TIME_STAMP
+from distime.model.weights import read_json
 from distime.processing.image import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -38,7 +39,12 @@ from distime.processing.prompt import (
     media_length,
 )
 from distime.processing.sampling import VideoSample, sample_video
-from distime.processing.tokenizer import TokenIds, add_special_tokens, load_tokenizer
+from distime.processing.tokenizer import (
+    TokenIds,
+    add_special_tokens,
+    check_vocabulary,
+    load_tokenizer,
+)
 
 FILE_NAME = "processor_config.json"
 Video = str | os.PathLike | VideoSample
@@ -60,7 +66,6 @@ class ProcessorSettings:
         image_std: likewise.
         num_frames: frames of a video, unless a call says otherwise.
         system_message: the system turn; None for no such turn.
-        video_backend: which decoder reads files, see `distime.processing.video.open_video`.
         max_tiles: tiles that a still image may be cut into.
         use_thumbnail: add the whole image as one more tile when it was cut.
     """
@@ -72,7 +77,6 @@ class ProcessorSettings:
     image_std: tuple[float, ...] = IMAGENET_STD
     num_frames: int = 16
     system_message: str | None = INTERNVL2_5_SYSTEM
-    video_backend: str = "pyav"
     max_tiles: int = 6
     use_thumbnail: bool = True
 
@@ -140,25 +144,32 @@ class DisTimeProcessor:
 
         Raises:
             HubError: there is neither such a folder nor such a name on the hub.
+            CheckpointError: a file of JSON there cannot be read.
             ProcessorError: the folder holds neither.
-            TokenizerError: its tokenizer cannot be read.
+            TokenizerError: its tokenizer cannot be read, or has tokens beyond the embedding.
         """
         folder = local_folder(path, revision)
         own, published = folder / FILE_NAME, folder / "config.json"
+        if not own.is_file() and not published.is_file():
+            raise ProcessorError(
+                f"{folder}: has neither {FILE_NAME} nor config.json; it {why_no_checkpoint(folder)}"
+            )
         tokenizer = load_tokenizer(folder)
+        config = read_json(published) if published.is_file() else {}
+        text = config.get("text_config") or config.get("llm_config") or {}
+        if "vocab_size" in text:
+            check_vocabulary(tokenizer, text["vocab_size"])
         if own.is_file():
-            values = json.loads(own.read_text(encoding="utf-8"))
+            values = read_json(own)
             known = {field.name for field in fields(ProcessorSettings)}
-            if unknown := sorted(values.keys() - known - {"processor_class"}):
+            # Earlier versions also saved which decoder read files; there is one by now.
+            if unknown := sorted(values.keys() - known - {"processor_class", "video_backend"}):
                 raise ProcessorError(f"{own}: unknown settings {', '.join(unknown)}")
             lists = ("image_mean", "image_std")
             values |= {key: tuple(values[key]) for key in lists if key in values}
             return cls(
                 tokenizer, ProcessorSettings(**{k: v for k, v in values.items() if k in known})
             )
-        if not published.is_file():
-            raise ProcessorError(f"{folder}: has neither {FILE_NAME} nor config.json")
-        config = json.loads(published.read_text(encoding="utf-8"))
         if "vision_config" not in config:
             raise ProcessorError(f"{published}: no vision_config; is it an InternVL checkpoint?")
         add_special_tokens(tokenizer)
@@ -188,7 +199,9 @@ class DisTimeProcessor:
 
         Raises:
             ProcessorError: names what differs; mixed-up folders are the usual reason.
+            TokenizerError: the tokenizer has ids beyond the model's embedding.
         """
+        check_vocabulary(self.tokenizer, config.get_text_config().vocab_size)
         ours = {
             TIME_STAMP: self.token_ids.time_stamp,
             FRAME_TIME_REF: self.token_ids.frame_time_ref,
@@ -238,7 +251,6 @@ class DisTimeProcessor:
             rule=rule,
             bound=bound,
             rng=rng,
-            backend=self.settings.video_backend,
         )
 
     def pixels(self, frames) -> Tensor:

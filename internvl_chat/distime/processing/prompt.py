@@ -15,6 +15,7 @@ computed for one serves the other.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -283,7 +284,8 @@ def encode_prompt(
     questions[0] = media.place(questions[0], join)
     _refuse_media_tags(questions[1:] + [answer for _, answer in history])
     history = [(asked, answer) for asked, (_, answer) in zip(questions, history, strict=False)]
-    ids = start_ids(tokenizer) + encode(tokenizer, template.prompt(questions[-1], history))
+    text = template.prompt(questions[-1], history)
+    ids = start_ids(tokenizer) + _encode_with_media(tokenizer, text, media)
     _check_media_tokens(ids, TokenIds.of(tokenizer), media)
     return ids
 
@@ -314,14 +316,14 @@ def encode_conversation(
             supervised, or a cut that would reach the frames or the first supervised token.
     """
     tokens = TokenIds.of(tokenizer)
-    header_length = len(encode(tokenizer, template.header("gpt")))
+    header_length = len(_encode_once(tokenizer, template.header("gpt")))
     input_ids = start_ids(tokenizer)
     labels = [IGNORE_INDEX] * len(input_ids)
     turns = place_media(conversations, media)
     if turns[0].speaker != "system" and template.system_message is not None:
         turns.insert(0, Turn("system", template.system_message))
     for turn in turns:
-        ids = encode(tokenizer, template.turn(turn.speaker, turn.text))
+        ids = _encode_with_media(tokenizer, template.turn(turn.speaker, turn.text), media)
         turn_labels = [IGNORE_INDEX] * len(ids)
         if turn.speaker == "gpt":
             # A tokenizer that drops white space has no newline at the end.
@@ -338,6 +340,27 @@ def encode_conversation(
     if all(label == IGNORE_INDEX for label in labels):
         raise PromptError('nothing to learn: the conversation has no "gpt" turn')
     return Encoded(input_ids, labels, input_ids.count(tokens.time_stamp), num_cut)
+
+
+@functools.lru_cache(maxsize=64)
+def _encode_once(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(encode(tokenizer, text))
+
+
+def _encode_with_media(tokenizer: PreTrainedTokenizerBase, text: str, media: Media) -> list[int]:
+    """Return the ids of a text, its video's block tokenised once for each number of frames.
+
+    The block is nearly all of the text: thousands of tokens beside a question's dozens.
+    """
+    block = video_block(media.num_frames, media.tokens_per_image)
+    parts = text.split(block) if block else []
+    if len(parts) != 2 or any(FRAME_TIME_REF in part for part in parts):
+        return encode(tokenizer, text)
+    # Text is cut at added tokens first, and the block begins and ends with one: one added token in
+    # its place leaves the ids of what stands around it as they are.
+    ids = encode(tokenizer, FRAME_TIME_REF.join(parts))
+    place = ids.index(TokenIds.of(tokenizer).frame_time_ref)
+    return [*ids[:place], *_encode_once(tokenizer, block), *ids[place + 1 :]]
 
 
 def encode_items(

@@ -240,12 +240,11 @@ def sample_video(
     rule: str = "eval",
     bound: tuple[float, float] | None = None,
     rng: random.Random | None = None,
-    backend: str = "pyav",
 ) -> VideoSample:
     """Open a video, choose `num_frames` frames by `rule` and decode them.
 
     See `sample_indices` for the rules and `open_video` for what `path` may be.
     Raises VideoError, which names the file, for anything wrong with it.
     """
-    with open_video(path, backend=backend) as reader:
+    with open_video(path) as reader:
         return sample_reader(reader, num_frames, rule=rule, bound=bound, rng=rng)

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from distime.errors import DisTimeError
+from distime.files import not_downloaded
 from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
@@ -114,6 +115,9 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
             f"or vocab.json with merges.txt (Qwen2); found {', '.join(present) or 'none of them'}. "
             "Copy the tokenizer files of the checkpoint there"
         )
+    for file in sorted(folder.glob("*token*")) + sorted(folder.glob("vocab.json")):
+        if file.is_file() and (reason := not_downloaded(file)):
+            raise TokenizerError(f"{file} {reason}")
     try:
         return kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the libraries raise anything from OSError to bare Exception
@@ -159,6 +163,26 @@ class TokenIds:
                 'set "pad_token" in its tokenizer_config.json'
             )
         return cls(*ids, pad=tokenizer.pad_token_id)
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise if a tokenizer has tokens beyond an embedding.
+
+    Args:
+        tokenizer: of a checkpoint.
+        rows: of its embedding, `vocab_size` in its configuration. More rows than tokens are usual.
+
+    Raises:
+        TokenizerError: names both numbers.
+    """
+    vocabulary = tokenizer.get_vocab()
+    last = max(vocabulary, key=vocabulary.get)
+    if vocabulary[last] >= rows:
+        raise TokenizerError(
+            f"the tokenizer{_where(tokenizer)} has ids up to {vocabulary[last]} ({last!r}), but "
+            f"the model's embedding has {rows} rows (vocab_size): they are of two checkpoints; "
+            "copy the tokenizer files that belong to the weights"
+        )
 
 
 def _id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:

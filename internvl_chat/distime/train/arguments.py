@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,60 +14,25 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from distime.data.dataset import DataSettings
-from distime.errors import DisTimeError
-from distime.model.config import DISTRIBUTION_REDUCTIONS
+from distime.train import flags
 from distime.train.evaluation import METRICS
+from distime.train.flags import ArgumentError, DataFlags, ModelFlags, RunFlags
+
+logger = logging.getLogger(__name__)
 
 EMBEDDING_MODES = ("full", "new_rows", "none")
-EXPORTS = ("full", "adapter", "both")
-
-
-class ArgumentError(DisTimeError):
-    """A flag, a path or a combination is wrong; the message names the flag and the mend."""
-
-
-def _help(text: str, default):
-    return field(default=default, metadata={"help": text})
+_MARKS = ("config.json", "adapter.json")
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(ModelFlags):
     """What is trained."""
 
-    model_name_or_path: str = _help("checkpoint to start from: ours, base InternVL2.5, DisTime", "")
-    conv_style: str = _help("chat template; internvl2_5 is the only one", "internvl2_5")
-    dec_reg: int | None = _help("reg_max: bins of the time distributions minus one", None)
-    enc_sigma: float | None = _help("standard deviation of the time encoder's Gaussians", None)
-    layer_num: int | None = _help("linear layers of the time encoder and decoder", None)
-    freeze_llm: bool = _help("do not train the language model's own weights", False)
-    freeze_backbone: bool = _help("do not train the vision tower", False)
-    freeze_mlp: bool = _help("do not train the projector", False)
-    use_llm_lora: int = _help("rank of LoRA on the language model, 0 for none", 0)
-    lora_alpha: int | None = _help("LoRA alpha; twice the rank unless given", None)
-    lora_dropout: float = _help("dropout before LoRA", 0.05)
-    train_embeddings: str = _help(
-        "of input embeddings and output head: full; new_rows, those of DisTime's tokens; or none",
-        "full",
-    )
-    export: str = _help("write the full model, an adapter of the start checkpoint, or both", "full")
-    attn_implementation: str | None = _help("sdpa, flash_attention_2, flex_attention, eager", None)
-    text_loss_weight: float | None = _help("weight of the text loss", None)
-    distribution_loss_weight: float | None = _help("weight of the distribution loss", None)
-    iou_loss_weight: float | None = _help("weight of the IoU loss", None)
-    distribution_loss_reduction: str | None = _help("sum (published) or mean over boundaries", None)
-
     def __post_init__(self):
-        if not self.model_name_or_path:
-            raise ArgumentError("--model_name_or_path is required: the checkpoint to start from")
-        if not (Path(self.model_name_or_path) / "config.json").is_file():
-            raise ArgumentError(
-                f"--model_name_or_path {self.model_name_or_path}: no config.json there; give the "
-                "folder of a downloaded checkpoint"
-            )
+        flags.check_values(self)
+        _check_start(self.model_name_or_path)
         if self.conv_style != "internvl2_5":
             raise ArgumentError(f"--conv_style {self.conv_style}: only internvl2_5 is known")
-        if self.use_llm_lora < 0:
-            raise ArgumentError(f"--use_llm_lora {self.use_llm_lora}: a rank is 0 or more")
         if self.use_llm_lora and not self.freeze_llm:
             raise ArgumentError(
                 "--use_llm_lora needs --freeze_llm True: LoRA stands in for training the language "
@@ -72,21 +40,17 @@ class ModelArguments:
             )
         if self.lora_alpha is None:
             self.lora_alpha = 2 * self.use_llm_lora
-        if self.use_llm_lora and self.lora_alpha <= 0:
-            raise ArgumentError(f"--lora_alpha {self.lora_alpha}: LoRA needs more than 0")
-        if not 0 <= self.lora_dropout < 1:
-            raise ArgumentError(f"--lora_dropout {self.lora_dropout}: choose from 0 to below 1")
         mode = str(self.train_embeddings).lower()
         self.train_embeddings = {"true": "full", "false": "none"}.get(mode, mode)
-        for flag, choices in (("train_embeddings", EMBEDDING_MODES), ("export", EXPORTS)):
-            if getattr(self, flag) not in choices:
-                raise ArgumentError(
-                    f"--{flag} {getattr(self, flag)}: choose {' or '.join(choices)}"
-                )
-        if self.distribution_loss_reduction not in (None, *DISTRIBUTION_REDUCTIONS):
+        if self.train_embeddings not in EMBEDDING_MODES:
             raise ArgumentError(
-                f"--distribution_loss_reduction {self.distribution_loss_reduction}: choose "
-                + " or ".join(DISTRIBUTION_REDUCTIONS)
+                f"--train_embeddings {self.train_embeddings}: choose {' or '.join(EMBEDDING_MODES)}"
+            )
+        weights = (self.text_loss_weight, self.distribution_loss_weight, self.iou_loss_weight)
+        if not any(weight is None or weight > 0 for weight in weights):
+            raise ArgumentError(
+                "--text_loss_weight, --distribution_loss_weight and --iou_loss_weight are all 0, "
+                "so nothing would be learned: give one of them"
             )
 
     @property
@@ -110,19 +74,22 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments(DataSettings):
-    """What it is trained on; the rest is `distime.data.dataset.DataSettings`."""
-
-    meta_path: str = _help("meta file: a JSON object of sources, see docs/DATA.md", "")
-    packing: bool = _help("pack several samples into rows of --max_seq_length tokens", False)
-    max_bad_samples: int = _help("stop when more samples than this are broken", 100)
+class DataArguments(DataFlags, DataSettings):
+    """What it is trained on; what the data set needs of it is `DataSettings`."""
 
     def __post_init__(self):
+        flags.check_values(self)
         super().__post_init__()
         if not self.meta_path:
             raise ArgumentError("--meta_path is required: the meta file of the training data")
         if not Path(self.meta_path).is_file():
             raise ArgumentError(f"--meta_path {self.meta_path}: no such file")
+
+    @property
+    def processor_overrides(self) -> dict[str, object]:
+        """Fields of `ProcessorSettings` that flags change; the result keeps them."""
+        values = {"max_tiles": self.max_dynamic_patch, "use_thumbnail": self.use_thumbnail}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def settings(self) -> DataSettings:
@@ -131,38 +98,35 @@ class DataArguments(DataSettings):
 
 
 @dataclass
-class TrainArguments(TrainingArguments):
+class TrainArguments(RunFlags, TrainingArguments):
     """How it is trained: `transformers.TrainingArguments` with our defaults."""
 
-    remove_unused_columns: bool = _help("always off: the collator's columns are all used", False)
-    ddp_find_unused_parameters: bool = _help("off: every parameter always has a gradient", False)
-    group_by_length: bool = _help("bring samples of like token length together", False)
-    num_train_epochs: float = _help("passes over the data; a fraction takes a part", 1.0)
-    logging_steps: float = _help("steps between two lines of the log", 10)
-    resume: str = _help("auto: go on from the newest checkpoint in --output_dir; none: do not", "")
-    cpu_threads: int | None = _help("threads of torch on a CPU", None)
-    eval_path: str = _help("held-out grounding questions: a meta file or a jsonl file", "")
-    eval_limit: int | None = _help("evaluate on the first that many of them", None)
-    eval_max_new_tokens: int = _help("longest answer in evaluation, in tokens", 64)
-    checkpoint_parts: str = _help(
-        "parts that --gradient_checkpointing recomputes: vision, language, or both with a comma; "
-        "both unless given",
-        "",
-    )
-
     def __post_init__(self):
+        flags.check_values(self)
         if self.deepspeed:
+            self._check_deepspeed()
             _keep_deepspeed_from_compiling()
         self._check_evaluation()
-        super().__post_init__()
+        self._feed_a_whole_step()
+        for name in ("", "_kwargs"):  # under its later name, which transformers asks for
+            old, new = f"gradient_checkpointing{name}", f"activation_checkpointing{name}"
+            if hasattr(self, new) and getattr(self, new) is None:
+                setattr(self, new, getattr(self, old))
+        try:
+            super().__post_init__()
+        except ValueError as error:  # what transformers says of its own flags
+            raise ArgumentError(str(error)) from error
         self._check_reporters()
         self.remove_unused_columns = False
-        if self.resume not in ("", "none", "auto"):
-            raise ArgumentError(f"--resume {self.resume}: choose auto or none")
         if self.resume_from_checkpoint:
             raise ArgumentError(
                 "--resume_from_checkpoint is not used: --resume auto takes the newest checkpoint "
                 "in --output_dir (delete newer ones to go further back)"
+            )
+        if self.resume == "auto" and self.save_only_model:
+            raise ArgumentError(
+                "--save_only_model True writes checkpoints that --resume auto cannot go on from: "
+                "leave it out, or give --resume none"
             )
 
     @property
@@ -177,9 +141,32 @@ class TrainArguments(TrainingArguments):
         """Rows of the plan that an optimizer step takes over all processes."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
+    def _check_deepspeed(self) -> None:
+        if find_spec("deepspeed") is None:
+            raise ArgumentError("--deepspeed: deepspeed is not installed; pip install deepspeed")
+        if isinstance(self.deepspeed, str) and not self.deepspeed.startswith("{"):
+            try:
+                json.loads(Path(self.deepspeed).read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise ArgumentError(
+                    f"--deepspeed {self.deepspeed}: {error}; give a file such as "
+                    "internvl_chat/zero_stage2_config.json"
+                ) from None
+
+    def _feed_a_whole_step(self) -> None:
+        """Let the workers have the batches of the next step ready while this one is computed."""
+        workers, batches = self.dataloader_num_workers, self.gradient_accumulation_steps
+        if workers and self.dataloader_prefetch_factor is None:
+            self.dataloader_prefetch_factor = max(2, -(-batches // workers))
+        elif not workers and self.dataloader_prefetch_factor is not None:
+            raise ArgumentError(
+                "--dataloader_prefetch_factor needs --dataloader_num_workers of at least 1"
+            )
+
     def _check_evaluation(self) -> None:
         if not self.eval_path:
-            for flag in ("eval_strategy", "eval_steps", "load_best_model_at_end", "eval_limit"):
+            questions = ("eval_strategy", "eval_steps", "load_best_model_at_end", "eval_limit")
+            for flag in (*questions, "do_eval", "eval_on_start", "metric_for_best_model"):
                 if getattr(self, flag) not in (None, False, "no"):
                     raise ArgumentError(
                         f"--{flag} needs --eval_path: the held-out questions to evaluate on"
@@ -187,9 +174,6 @@ class TrainArguments(TrainingArguments):
             return
         if not Path(self.eval_path).is_file():
             raise ArgumentError(f"--eval_path {self.eval_path}: no such file")
-        for flag in ("eval_limit", "eval_max_new_tokens", "per_device_eval_batch_size"):
-            if getattr(self, flag) is not None and getattr(self, flag) < 1:
-                raise ArgumentError(f"--{flag} {getattr(self, flag)}: give at least 1")
         if self.eval_strategy == "no":
             # To the trainer the run is one epoch, see `finetune.run`: this evaluates at its end.
             self.eval_strategy = "steps" if self.eval_steps else "epoch"
@@ -226,13 +210,39 @@ def _keep_deepspeed_from_compiling() -> None:
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def _check_start(folder: str) -> None:
+    """See that there is a checkpoint to start from: a whole one, or an adapter of one."""
+    if not folder:
+        raise ArgumentError("--model_name_or_path is required: the checkpoint to start from")
+    path = Path(folder)
+    if any((path / name).is_file() for name in _MARKS):
+        return
+    within = [name.parent.name for name in sorted(path.glob("*/*.json")) if name.name in _MARKS]
+    hint = "give the folder of a downloaded checkpoint"
+    if within:
+        hint = f"it holds {', '.join(dict.fromkeys(within))}: give one of these folders"
+    elif folder.count("/") == 1 and not path.exists():
+        hint += f", or download it: hf download {folder} --local-dir checkpoint/{folder}"
+    raise ArgumentError(f"--model_name_or_path {folder}: no config.json there; {hint}")
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        raise ArgumentError(message)
+
+
 def parse(
     argv: Sequence[str] | None = None,
 ) -> tuple[ModelArguments, DataArguments, TrainArguments]:
-    """Parse and check a command line.
+    """Parse and check a command line; published flags are taken too (`published_flags`).
 
     Raises:
         ArgumentError, DataError: a value is wrong; the message names the flag and the mend.
     """
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainArguments))
-    return parser.parse_args_into_dataclasses(args=argv)
+    argv, notes = flags.check(sys.argv[1:] if argv is None else argv)
+    parser = _Parser((ModelArguments, DataArguments, TrainArguments), allow_abbrev=False)
+    parsed = parser.parse_args_into_dataclasses(args=argv)
+    if not parsed[-1].process_index:  # the first process says what all would say
+        for note in notes:
+            logger.info("%s", note)
+    return parsed

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from distime.model import adapter, published
+from distime.model import adapter, weights
 from distime.model.adapter import Adapter
 from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.model.published import CheckpointError
+from distime.model.tying import without_tied_head
+from distime.model.weights import CheckpointError
 from distime.processing.processor import DisTimeProcessor
 from distime.train.arguments import ModelArguments
 from distime.train.checkpoints import replace_files
@@ -62,7 +63,7 @@ class Exporter:
             folder: made if it is not there.
             state: of the whole model, where its parameters are spread over processes.
         """
-        state = adapter.untied(self.model, state or self.model.state_dict())
+        state = without_tied_head(self.model, state or self.model.state_dict())
         ids = new_token_ids(self.model.config)
         plain = adapter.fold(state, self.arguments.lora_scale, ids)
         self.model.save_pretrained(folder, state_dict=plain)
@@ -76,7 +77,7 @@ class Exporter:
             state: of the whole model, where its parameters are spread over processes.
         """
         arguments, ids = self.arguments, new_token_ids(self.model.config)
-        state = adapter.untied(self.model, state or self.model.state_dict())
+        state = without_tied_head(self.model, state or self.model.state_dict())
         untouched = [
             name
             for name in state
@@ -103,7 +104,7 @@ class Exporter:
         Raises:
             CheckpointError: a trained tensor is missing or has another shape.
         """
-        read = published.read_tensors if self.trains_all else adapter.read_tensors
+        read = weights.read_tensors if self.trains_all else adapter.read_tensors
         tensors = read(folder)
         state = self.model.state_dict()
         for name in [name for name in tensors if name not in state]:

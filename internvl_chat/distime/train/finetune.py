@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from transformers import set_seed
 from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
+from distime.errors import DisTimeError
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
 from distime.train import speed
@@ -29,7 +30,12 @@ from distime.train.arguments import (
     TrainArguments,
     parse,
 )
-from distime.train.checkpoints import RunRecord, checkpoint_to_resume, digest_names
+from distime.train.checkpoints import (
+    RunRecord,
+    checkpoint_to_resume,
+    complete_checkpoints,
+    digest_names,
+)
 from distime.train.distributed import (
     gather_weights,
     leave_process_group,
@@ -135,6 +141,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         torch.set_num_threads(training.cpu_threads)
     set_seed(training.seed)
     processor = DisTimeProcessor.from_pretrained(arguments.model_name_or_path)
+    processor.settings = replace(processor.settings, **data_arguments.processor_overrides)
     model = load_model(arguments, training)
     processor.check_model(model.config)
     data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
@@ -201,25 +208,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse a command line, fine-tune, and return the exit code.
 
     Returns:
-        0; 2 if a flag or a file is wrong; 1 if training cannot go on.
+        0; 2 if a flag or a file is wrong; 1 if training cannot go on; 130 if it was interrupted.
+        Any other exception is a defect, and is raised.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     logger.setLevel(logging.INFO)  # run with -m, this module has another name
     try:
         *arguments, training = parse(argv)
-        if training.process_index:
-            for name in ("distime", logger.name):  # the first process says what all would say
-                logging.getLogger(name).setLevel(logging.WARNING)
-        run(*arguments, training)
-    except ValueError as error:
+    except DisTimeError as error:
         logger.error("%s", error)
         return 2
+    if training.process_index:
+        for name in ("distime", logger.name):  # the first process says what all would say
+            logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        run(*arguments, training)
     except TrainingError as error:
         if not training.process_index:  # all processes stop with the same message
             logger.error("%s", error)
         return 1
+    except DisTimeError as error:
+        logger.error("%s", error)
+        return 2
+    except KeyboardInterrupt:
+        if not training.process_index:
+            logger.error("%s", how_to_go_on(Path(training.output_dir)))
+        return 130
     return 0
+
+
+def how_to_go_on(folder: Path) -> str:
+    """Say what is left of an interrupted run, and how it goes on."""
+    found = complete_checkpoints(folder)
+    if not found:
+        return (
+            f"interrupted; {folder} holds no checkpoint yet (--save_steps), so that the same "
+            "command starts anew"
+        )
+    return f"interrupted; the same command goes on from checkpoint-{max(found)} with --resume auto"
 
 
 if __name__ == "__main__":

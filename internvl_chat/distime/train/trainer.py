@@ -21,6 +21,7 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import IntervalStrategy
 
 from distime.data.collator import FOR_TRAINER
+from distime.errors import DisTimeError
 from distime.train import checkpoints, distributed
 from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
@@ -32,7 +33,7 @@ _LOSSES = ("text_loss", "distribution_loss", "iou_loss")
 _COUNTED = ("num_samples", "num_problems", "num_clamped", "num_cut", "num_tokens", "num_padding")
 
 
-class TrainingError(RuntimeError):
+class TrainingError(DisTimeError):
     """Training cannot go on; the message says why and names the samples."""
 
 

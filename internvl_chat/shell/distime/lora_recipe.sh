@@ -12,6 +12,7 @@ PYTHON=${PYTHON:-python}
 META_PATH=${META_PATH:-$ROOT/data/et_instruct/meta.json}
 BATCH_SIZE=${BATCH_SIZE:-128}
 export PYTHON BATCH_SIZE
+PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" -m distime.train.flags "$@" >/dev/null || exit 2
 
 if "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   GPUS=${GPUS:-8}

@@ -1,0 +1,11 @@
+"""The published layout of InternVL2.5 and DisTime (`vision_model.* / mlp1.* / language_model.*`).
+
+Reads a base InternVL2.5, a published DisTime checkpoint, and one still wrapped in LoRA; with Qwen2
+or InternLM2 as language model and either style of InternViT. Nothing here runs remote code: the
+layout is a table of names and two packed projections (`names`) and a configuration (`config`).
+"""
+
+from distime.model.published.reading import PublishedCheckpoint, is_published, read
+from distime.model.published.writing import write
+
+__all__ = ["PublishedCheckpoint", "is_published", "read", "write"]

@@ -1,0 +1,240 @@
+"""Reading a checkpoint in the published layout."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from distime.model.config import DisTimeConfig
+from distime.model.published.config import MODEL_TYPE, llm_family, our_config
+from distime.model.published.names import from_published
+from distime.model.tokens import (
+    FRAME_TIME_REF,
+    IM_END,
+    IMG_CONTEXT,
+    SPECIAL_TOKENS,
+    TIME_STAMP,
+)
+from distime.model.tying import same_matrix, set_tied
+from distime.model.weights import (
+    CheckpointError,
+    listed,
+    merged_weight,
+    read_json,
+    read_tensors,
+)
+
+logger = logging.getLogger(__name__)
+
+_EMBEDDING, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass
+class PublishedCheckpoint:
+    """A published checkpoint, translated.
+
+    Args:
+        config: our configuration.
+        tensors: state dict in our names.
+        dtype: of the weights in the file.
+        fresh: names that the checkpoint rightly lacks and that are initialised anew.
+        generation_config: stop and pad token.
+    """
+
+    config: DisTimeConfig
+    tensors: dict[str, Tensor]
+    dtype: torch.dtype
+    fresh: list[str] = field(default_factory=list)
+    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
+
+
+def is_published(path: Path) -> bool:
+    """Whether a folder holds a checkpoint in the published layout."""
+    config = path / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
+
+
+def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckpoint:
+    """Read a checkpoint folder in the published layout.
+
+    Args:
+        path: folder with config.json, the tokenizer files and the weights.
+        overrides: fields of our configuration to set.
+
+    Raises:
+        CheckpointError: with the names of what is missing, unexpected or wrongly shaped.
+    """
+    source = read_json(path / "config.json")
+    tensors = _merge_lora(path, source, read_tensors(path))
+    token_ids, tokenizer_length = _special_token_ids(path)
+    has_time = any(name.startswith(("time_enc.", "time_gen.")) for name in tensors)
+    llm = llm_family(path, source)
+    translated = from_published(path, tensors, source["llm_config"], llm)
+    config = our_config(path, source, llm)
+    set_tied(config, _settle_head(path, source, translated))
+    for name, value in (overrides or {}).items():
+        setattr(config, name, value)
+
+    rows = translated[_HEAD].shape[0]
+    new_tokens = [token for token in SPECIAL_TOKENS if token not in token_ids]
+    if has_time and new_tokens:
+        raise CheckpointError(f"{path}: its tokenizer lacks {', '.join(new_tokens)}")
+    if tokenizer_length > rows:
+        last = max(token_ids, key=token_ids.get)
+        raise CheckpointError(
+            f"{path}: its tokenizer has ids up to {tokenizer_length - 1} ({last}), but its "
+            f"embedding has {rows} rows; the tokenizer files or the weights are another "
+            "checkpoint's: download both again"
+        )
+    if (said := source["llm_config"].get("vocab_size", rows)) != rows:
+        raise CheckpointError(
+            f"{path}: config.json says vocab_size {said}, but the embedding has {rows} rows; one "
+            "of them is another checkpoint's: download both again"
+        )
+    for token in new_tokens:
+        token_ids[token] = tokenizer_length
+        tokenizer_length += 1
+    config.image_token_id = token_ids[IMG_CONTEXT]
+    config.time_token_id = token_ids[TIME_STAMP]
+    config.frame_time_token_id = token_ids[FRAME_TIME_REF]
+
+    fresh = []
+    if new_tokens:
+        _resize_vocabulary(translated, tokenizer_length, config)
+        logger.info(
+            "%s: %d new token rows (%s): input rows drawn from N(0, %g), output rows the mean of "
+            "the %d old ones",
+            path, tokenizer_length - rows, ", ".join(new_tokens),
+            config.text_config.initializer_range, rows,
+        )  # fmt: skip
+    if not has_time:
+        fresh = [
+            f"{module}.layers.{layer}.{kind}"
+            for module in ("time_encoder", "time_decoder")
+            for layer in range(config.layer_num)
+            for kind in ("weight", "bias")
+        ]
+        logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
+    end = token_ids.get(IM_END, source["llm_config"].get("eos_token_id"))
+    pad = source["llm_config"].get("pad_token_id")
+    pad = token_ids.get("<|endoftext|>", end) if pad is None else pad
+    generation = GenerationConfig(eos_token_id=end, pad_token_id=pad)
+    dtype = translated[_HEAD].dtype
+    return PublishedCheckpoint(config, translated, dtype, fresh, generation)
+
+
+def _settle_head(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+    """Fill in a head or embedding that the other stands for; tell whether they are one matrix.
+
+    The numbers count: a head that differs from the embedding is its own, whatever config.json says.
+    """
+    says_tied = bool(
+        source["llm_config"].get("tie_word_embeddings") or source.get("tie_word_embeddings")
+    )
+    if missing := [name for name in (_HEAD, _EMBEDDING) if name not in tensors]:
+        if len(missing) == 2 or not says_tied:
+            raise CheckpointError(f"{path}: missing tensors: {listed(missing)}")
+        tensors[missing[0]] = tensors[_EMBEDDING if missing[0] == _HEAD else _HEAD]
+    if not says_tied:
+        return False
+    if same_matrix(tensors[_HEAD], tensors[_EMBEDDING]):
+        tensors[_HEAD] = tensors[_EMBEDDING]
+        return True
+    logger.warning(
+        "%s: config.json says tie_word_embeddings, but the output head differs from the embedding: "
+        "they are read as two matrices",
+        path,
+    )
+    return False
+
+
+def _merge_lora(
+    path: Path, source: dict[str, Any], tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Fold `W + alpha / r * B A` into each adapted layer; without LoRA nothing changes."""
+    wrapped = {"language_model.": "use_llm_lora", "vision_model.": "use_backbone_lora"}
+    if not any(".base_model.model." in name for name in tensors):
+        return tensors
+    merged: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".lora_A." in name or ".lora_B." in name:
+            continue
+        plain = name.replace(".base_model.model.", ".", 1).replace(".base_layer.", ".")
+        merged[plain] = tensor
+    adapters = [name for name in tensors if ".lora_A." in name]
+    for name_a in adapters:
+        name_b = name_a.replace(".lora_A.", ".lora_B.")
+        plain = re.sub(r"\.lora_A\.[^.]+\.", ".", name_a).replace(".base_model.model.", ".", 1)
+        if name_b not in tensors or plain not in merged:
+            raise CheckpointError(f"{path}: LoRA tensor {name_a} lacks its partner or its layer")
+        a, b, base = tensors[name_a], tensors[name_b], merged[plain]
+        prefix = next(prefix for prefix in wrapped if plain.startswith(prefix))
+        rank = int(source.get(wrapped[prefix]) or a.shape[0])
+        if rank != a.shape[0]:
+            raise CheckpointError(
+                f"{path}: config.json says {wrapped[prefix]}={rank}, but {name_a} has rank "
+                f"{a.shape[0]}"
+            )
+        # The published wrapper always sets alpha to twice the rank.
+        merged[plain] = merged_weight(base, a, b, 2.0)
+    logger.info("%s: merged LoRA into %d layers", path, len(adapters))
+    return merged
+
+
+def _special_token_ids(path: Path) -> tuple[dict[str, int], int]:
+    """Ids of the added tokens, and the number of tokens, from whichever tokenizer file says so."""
+    ids: dict[str, int] = {}
+    for name, tokens in _added_tokens(path):
+        for token in [IM_END, *SPECIAL_TOKENS]:
+            if token in tokens and ids.get(token, tokens[token]) != tokens[token]:
+                raise CheckpointError(
+                    f"{path / name}: {token} is {tokens[token]}, but another tokenizer file there "
+                    f"says {ids[token]}: they are of two checkpoints; download them again"
+                )
+        ids |= tokens
+    if IMG_CONTEXT not in ids:
+        raise CheckpointError(
+            f"{path}: no tokenizer file there names {IMG_CONTEXT}; looked in added_tokens.json, "
+            "tokenizer_config.json and tokenizer.json"
+        )
+    return ids, max(ids.values()) + 1
+
+
+def _added_tokens(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield the name of every tokenizer file that lists added tokens, and their ids."""
+    if (path / (name := "tokenizer.json")).is_file():
+        listing = read_json(path / name).get("added_tokens", [])
+        yield name, {token["content"]: token["id"] for token in listing}
+    if (path / (name := "added_tokens.json")).is_file():
+        yield name, read_json(path / name)
+    if (path / (name := "tokenizer_config.json")).is_file():
+        decoder = read_json(path / name).get("added_tokens_decoder", {})
+        yield name, {token["content"]: int(index) for index, token in decoder.items()}
+
+
+def _resize_vocabulary(tensors: dict[str, Tensor], rows: int, config: DisTimeConfig) -> None:
+    """Bring both vocabularies to `rows`, as published: new output rows the mean, input rows random.
+
+    A head that is the embedding gets the mean: what stands for a new token in the input is the
+    embedding of its time.
+    """
+    old_head, old_embedding = tensors[_HEAD], tensors[_EMBEDDING]
+    count = rows - old_head.shape[0]
+    if count > 0:
+        mean = old_head.float().mean(0).to(old_head.dtype)
+        noise = torch.randn(count, old_embedding.shape[1]) * config.text_config.initializer_range
+        tensors[_HEAD] = torch.cat([old_head, mean.expand(count, -1)])
+        tensors[_EMBEDDING] = torch.cat([old_embedding, noise.to(old_embedding.dtype)])
+    else:
+        tensors[_HEAD], tensors[_EMBEDDING] = old_head[:rows], old_embedding[:rows]
+    if old_head is old_embedding:
+        tensors[_EMBEDDING] = tensors[_HEAD]
+    config.text_config.vocab_size = rows
