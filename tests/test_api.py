@@ -20,7 +20,7 @@ from distime import (
 )
 from distime.api import RequestError
 from distime.model.hub import HubError
-from distime.processing.prompt import (
+from distime.processing.questions import (
     ANET_CAPTIONING,
     JOIN,
     YOUCOOK2_CAPTIONING,

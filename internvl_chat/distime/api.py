@@ -32,7 +32,7 @@ from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events, read_answer
 from distime.processing.processor import DisTimeProcessor, Video
-from distime.processing.prompt import ANET_CAPTIONING, JOIN, moment_retrieval_question
+from distime.processing.questions import ANET_CAPTIONING, JOIN, moment_retrieval_question
 
 History = Sequence[tuple[str, str | Answer]]
 

@@ -302,7 +302,7 @@ def draw(
     """Draw the answer of median IoU among videos with several events: neither best nor worst."""
     from distime import DisTimeForConditionalGeneration, DisTimeProcessor
     from distime.processing.answers import read_answer
-    from distime.processing.prompt import moment_retrieval_question
+    from distime.processing.questions import moment_retrieval_question
     from distime.visualize import plot_grounding
 
     def quality(case: tuple[SyntheticVideo, Event]) -> float:

@@ -17,7 +17,7 @@ from distime.evaluate.benchmark import (
 from distime.files import write_json
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
-from distime.processing.prompt import mvbench_question
+from distime.processing.questions import mvbench_question
 
 logger = logging.getLogger(__name__)
 

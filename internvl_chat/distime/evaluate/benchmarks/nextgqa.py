@@ -18,7 +18,7 @@ from distime.evaluate.benchmark import (
 )
 from distime.files import write_json
 from distime.processing.answers import Answer, Event
-from distime.processing.prompt import nextgqa_choice_question, nextgqa_time_question
+from distime.processing.questions import nextgqa_choice_question, nextgqa_time_question
 
 TIMES, ANSWERS = "result_timestamp.json", "result.json"
 
