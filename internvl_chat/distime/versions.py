@@ -53,12 +53,8 @@ def untested(*, too_old: bool = False) -> list[str]:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue  # scores are computed without it
-        outside = [
-            part for part in SpecifierSet(ranges) if not part.contains(version, prereleases=True)
-        ]
-        if too_old:
-            outside = [part for part in outside if part.operator in (">=", ">")]
-        if outside:
+        bounds = [part for part in SpecifierSet(ranges) if not too_old or part.operator == ">="]
+        if not all(bound.contains(version, prereleases=True) for bound in bounds):
             lines.append(
                 f"{name} {version} is outside of what DisTime was tested with ({requirement}); "
                 f"mend: pip install '{requirement}'"
