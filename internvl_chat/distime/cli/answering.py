@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distime.errors import DisTimeError
+from distime.model.hub import local_folder
 from distime.processing.answers import Event
 from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
@@ -54,12 +55,17 @@ def add_answer_arguments(parser: argparse.ArgumentParser, *, clip: bool = False)
 
 
 def load_model(args: argparse.Namespace) -> DisTime:
-    """Load the checkpoint that the arguments name."""
-    # Importing torch takes seconds, for which `--help` must not wait.
+    """Load the checkpoint that the arguments name.
+
+    Raises:
+        HubError: there is none.
+    """
+    folder = local_folder(args.checkpoint)
+    # Importing torch takes seconds, for which neither `--help` nor a typo must wait.
     from distime.api import DisTime
 
     return DisTime.from_pretrained(
-        args.checkpoint, dtype=args.dtype, device=args.device, attn_implementation=args.attn
+        folder, dtype=args.dtype, device=args.device, attn_implementation=args.attn
     )
 
 
