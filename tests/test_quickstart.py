@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distime import DisTime
+from distime.data.checking import check
 from distime.data.curriculum import STAGES, write_curriculum
-from distime.data.schema import check
 from distime.data.synthetic import Event, SyntheticVideo, charades_annotation, write_videos
 from distime.demo.responder import FIND, Limits, Responder
 from distime.quickstart import (

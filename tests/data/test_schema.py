@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distime.data.schema import (
-    AnnotationError,
-    DataSource,
-    JsonlIndex,
-    Turn,
-    check,
-    clamp_targets,
-    parse_item,
-    read_item,
-    read_meta,
-)
+from distime.data.checking import check
+from distime.data.lines import JsonlIndex
+from distime.data.meta import DataSource, read_meta
+from distime.data.problems import AnnotationError
+from distime.data.schema import clamp_targets, parse_item, read_item
+from distime.processing.prompt import Turn
 from distime.processing.video import encode_video
 
 GOOD = {

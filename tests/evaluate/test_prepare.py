@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distime.cli import main
+from distime.data.meta import read_meta
 from distime.data.official import DATA_SETS, PrepareError, prepare
-from distime.data.schema import read_meta
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.settings import Settings
 from evaluate.conftest import INTERNVL_CHAT

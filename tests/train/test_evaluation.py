@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distime import DisTime, DisTimeProcessor
 from distime.data.dataset import DataError
-from distime.data.schema import AnnotationError
+from distime.data.problems import AnnotationError
 from distime.metrics.intervals import iou
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP

@@ -19,15 +19,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from distime.data.features import FeatureCache, LoadedMedia
-from distime.data.schema import (
-    AnnotationError,
-    DataSource,
-    Item,
-    JsonlIndex,
-    clamp_targets,
-    read_item,
-    read_meta,
-)
+from distime.data.lines import JsonlIndex
+from distime.data.meta import DataSource, read_meta
+from distime.data.problems import AnnotationError
+from distime.data.schema import Item, clamp_targets, read_item
 from distime.errors import DisTimeError
 from distime.processing.image import ImageError, jpeg_augment, load_image, tile_image
 from distime.processing.processor import DisTimeProcessor

@@ -18,7 +18,9 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from distime.data.dataset import BAD_SAMPLE, DataError
-from distime.data.schema import DataSource, Item, JsonlIndex, clamp_targets, read_item, read_meta
+from distime.data.lines import JsonlIndex
+from distime.data.meta import DataSource, read_meta
+from distime.data.schema import Item, clamp_targets, read_item
 from distime.metrics import charades
 from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.model.modeling import DisTimeForConditionalGeneration

@@ -1,0 +1,227 @@
+"""Reading all of a training mixture, and naming every problem in it instead of the first."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from distime.data.lines import JsonlIndex
+from distime.data.meta import DataSource, scan_meta
+from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem, place_of
+from distime.data.schema import Item, check_record, clamp_targets, parse_item
+from distime.processing.prompt import Media, PromptError, encode_conversation
+
+if TYPE_CHECKING:  # a check without lengths does without what this imports
+    from distime.processing.processor import DisTimeProcessor
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedLine:
+    """What `check` learned from one annotation line.
+
+    Attributes:
+        problems: what is wrong with it.
+        num_events: its intervals.
+        num_clamped: intervals that reach beyond the video's duration and will be cut there.
+        num_tokens: length of its training sequence before any cut, None without a tokenizer.
+    """
+
+    problems: tuple[Problem, ...]
+    num_events: int = 0
+    num_clamped: int = 0
+    num_tokens: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """How training will read the items that `check` looks at.
+
+    Attributes:
+        processor: for the lengths of sequences; None leaves them out.
+        num_frames: frames of a video.
+        max_length: longest sequence, None for no limit.
+        open_media: False only looks whether media files are there.
+    """
+
+    processor: DisTimeProcessor | None = None
+    num_frames: int = 16
+    max_length: int | None = None
+    open_media: bool = True
+
+
+def check(
+    meta_path: str | os.PathLike[str],
+    processor: DisTimeProcessor | None = None,
+    *,
+    workers: int = 0,
+    on_line: Callable[[CheckedLine], None] | None = None,
+    **settings: Any,
+) -> Iterator[Problem]:
+    """Yield every problem of a meta file and of the annotation and media files it names.
+
+    Args:
+        meta_path: the meta file.
+        processor: for the lengths of sequences.
+        workers: processes to use, 0 to do the work in this one.
+        on_line: called for each annotation line.
+        settings: fields of `CheckSettings`.
+    """
+    meta_path = Path(meta_path)
+    settings = CheckSettings(processor=processor, **settings)
+    tasks = []
+    for found in scan_meta(meta_path):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        try:
+            index = JsonlIndex(found.annotation)
+        except AnnotationError as error:
+            yield Problem(meta_path, None, ERROR, f'source "{found.name}": {error}')
+            continue
+        for severity, message in _check_length(found, len(index)):
+            yield Problem(meta_path, None, severity, f'source "{found.name}": {message}')
+        # Few large tasks: each carries the tokenizer to its process.
+        size = max(64, math.ceil(len(index) / (8 * max(1, workers))))
+        starts = range(0, len(index), size)
+        tasks += [(settings, found, index, range(i, min(i + size, len(index)))) for i in starts]
+
+    if not workers:
+        reports = (line for task in tasks for line in _check_lines(*task))
+        yield from _problems(reports, on_line)
+    elif tasks:
+        with ProcessPoolExecutor(workers) as pool:
+            chunks = pool.map(_checked_list, tasks)
+            yield from _problems((line for chunk in chunks for line in chunk), on_line)
+
+
+def _problems(
+    lines: Iterator[CheckedLine], on_line: Callable[[CheckedLine], None] | None
+) -> Iterator[Problem]:
+    for line in lines:
+        if on_line is not None:
+            on_line(line)
+        yield from line.problems
+
+
+def _check_length(source: DataSource, num_items: int) -> Iterator[Finding]:
+    if not num_items:
+        yield ERROR, f"{source.annotation} has no items"
+    elif not len(source.sample_indices(num_items)):
+        yield (
+            ERROR,
+            f'"repeat_time" {source.repeat_time} of {num_items} items is none: raise it',
+        )
+    if source.length not in (None, num_items):
+        yield (
+            WARNING,
+            f'"length" is {source.length}, but {source.annotation} has {num_items} items',
+        )
+
+
+def _checked_list(task: tuple) -> list[CheckedLine]:
+    return list(_check_lines(*task))
+
+
+def _check_lines(
+    settings: CheckSettings, source: DataSource, index: JsonlIndex, numbers: range
+) -> Iterator[CheckedLine]:
+    durations: dict[Path, float] = {}
+    for number in numbers:
+        findings: list[Finding] = []
+        counts = {}
+        try:
+            record = index.record(number)
+            findings += check_record(record)
+            if all(severity != ERROR for severity, _ in findings):
+                item = parse_item(record, source, index.line_number(number))
+                counts = _check_item(item, settings, durations, findings)
+        except AnnotationError as error:
+            place = place_of(index.path, index.line_number(number))
+            findings.append((ERROR, str(error).removeprefix(f"{place}: ")))
+        line = index.line_number(number)
+        problems = (Problem(index.path, line, severity, text) for severity, text in findings)
+        yield CheckedLine(tuple(problems), **counts)
+
+
+def _check_item(
+    item: Item, settings: CheckSettings, durations: dict[Path, float], findings: list[Finding]
+) -> dict[str, int]:
+    """Add the findings of a valid item's files and sequence; return counts of `CheckedLine`."""
+    counts = {"num_events": len(item.targets)}
+    if item.video is not None:
+        duration = _duration(item.video, settings, durations, findings)
+        if duration is not None:
+            counts["num_clamped"] = clamp_targets(item.targets, duration)[1]
+            for start, end in item.targets:
+                if end > duration:
+                    findings.append((WARNING, _beyond(start, end, duration)))
+    for image in item.images:
+        _check_image(image, settings, findings)
+    if settings.processor is not None:
+        from distime.processing.image import ImageError
+
+        try:
+            counts["num_tokens"] = _num_tokens(item, settings, findings)
+        except PromptError as error:
+            findings.append((ERROR, str(error)))
+        except ImageError:
+            pass  # named above
+    return counts
+
+
+def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) -> int:
+    processor, limit = settings.processor, settings.max_length
+    media = processor.image_media(item.images)
+    if item.video is not None:
+        media = Media(processor.settings.tokens_per_image, num_frames=settings.num_frames)
+    arguments = processor.tokenizer, processor.template, item.turns, media
+    length = len(encode_conversation(*arguments).input_ids)
+    if limit is not None and length > limit:
+        encode_conversation(*arguments, max_length=limit)  # an error if the frames do not fit
+        findings.append((WARNING, f"{length - limit} of {length} tokens will be cut off the end"))
+    return length
+
+
+def _beyond(start: float, end: float, duration: float) -> str:
+    what = "starts and ends" if start >= duration else "ends"
+    return (
+        f"interval [{start}, {end}] {what} beyond the video's {duration:g} seconds and will be "
+        "cut there"
+    )
+
+
+def _duration(
+    path: Path, settings: CheckSettings, durations: dict[Path, float], findings: list[Finding]
+) -> float | None:
+    from distime.processing.video import VideoError, open_video  # only a check of videos decodes
+
+    if path in durations:
+        return durations[path]
+    if not path.exists():
+        findings.append((ERROR, f"{path}: there is no such file: copy it there or remove the item"))
+    elif settings.open_media:
+        try:
+            with open_video(path) as video:
+                durations[path] = video.duration
+                return video.duration
+        except VideoError as error:
+            findings.append((ERROR, str(error)))
+    return None
+
+
+def _check_image(path: Path, settings: CheckSettings, findings: list[Finding]) -> None:
+    if not path.exists():
+        findings.append((ERROR, f"{path}: there is no such file: copy it there or remove the item"))
+    elif settings.open_media:
+        try:
+            with Image.open(path) as image:
+                image.verify()
+        except (OSError, SyntaxError, ValueError) as error:
+            findings.append((ERROR, f"{path}: no readable image ({error}): replace it"))
