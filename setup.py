@@ -1,10 +1,13 @@
 """Packaging: dependencies are listed once, in the requirements files."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+SCRIPTS = ("evaluate.sh", "shell/distime/*.sh", "zero_stage*_config.json")
 
 
 def requirements(name: str) -> list[str]:
@@ -13,7 +16,23 @@ def requirements(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-"))]
 
 
+class BuildWithScripts(build_py):
+    """Copies the launch scripts into the package, where `distime.paths.scripts` finds them."""
+
+    def run(self) -> None:
+        """Build the package, then copy; an editable install has the scripts in its checkout."""
+        super().run()
+        if self.editable_mode:
+            return
+        source = ROOT / "internvl_chat"
+        for script in (path for pattern in SCRIPTS for path in source.glob(pattern)):
+            target = Path(self.build_lib, "distime", "scripts", script.relative_to(source))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(script, target)
+
+
 setup(
+    cmdclass={"build_py": BuildWithScripts},
     install_requires=requirements("requirements.txt"),
     extras_require={
         "gpu": requirements("requirements-gpu.txt"),

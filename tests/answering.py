@@ -11,7 +11,7 @@ import torch
 
 from distime import DisTime
 from distime.data.synthetic import SyntheticVideo, make_video, write_video
-from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 from distime.tiny import write_tiny_checkpoint
 
 QUERIES = ["the red circle is visible.", "the blue square is visible.", "what happens then?"]

@@ -21,7 +21,7 @@ from distime import (
 from distime.api import BatchError, RequestError
 from distime.model.hub import HubError
 from distime.processing.answers import confidence
-from distime.processing.prompt import (
+from distime.processing.questions import (
     ANET_CAPTIONING,
     JOIN,
     YOUCOOK2_CAPTIONING,

@@ -5,6 +5,10 @@ The names below are imported on first use, so that a command which needs no mode
 
 import importlib
 
+from distime.versions import warn_about_untested
+
+__version__ = "0.1.0"
+
 _EXPORTS = {
     "DisTimeConfig": "distime.model.config",
     "DisTimeForConditionalGeneration": "distime.model.modeling",
@@ -15,6 +19,8 @@ _EXPORTS = {
     "Answer": "distime.processing.answers",
 }
 __all__ = list(_EXPORTS)
+
+warn_about_untested()
 
 
 def __getattr__(name: str):

@@ -35,12 +35,8 @@ from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events, read_answer
 from distime.processing.processor import DisTimeProcessor, Video
-from distime.processing.prompt import (
-    ANET_CAPTIONING,
-    JOIN,
-    PromptError,
-    moment_retrieval_question,
-)
+from distime.processing.prompt import PromptError
+from distime.processing.questions import ANET_CAPTIONING, JOIN, moment_retrieval_question
 from distime.processing.video import VideoError
 
 History = Sequence[tuple[str, str | Answer]]

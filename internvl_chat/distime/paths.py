@@ -1,4 +1,4 @@
-"""Where data and results lie when nobody says otherwise."""
+"""Where data, results and launch scripts lie when nobody says otherwise."""
 
 from __future__ import annotations
 
@@ -17,8 +17,21 @@ def home() -> Path:
     """
     if named := os.environ.get(VARIABLE):
         return Path(named)
+    return checkout() or Path.cwd()
+
+
+def checkout() -> Path | None:
+    """Return `internvl_chat/` of the checkout that this package lies in; None: it is installed."""
     above = Path(__file__).resolve().parents[1]
-    return above if (above / "evaluate.sh").is_file() else Path.cwd()
+    return above if (above / "evaluate.sh").is_file() else None
+
+
+def scripts() -> Path:
+    """Return the folder of `evaluate.sh`, `shell/distime/` and the DeepSpeed configurations.
+
+    They are at their published places in a checkout; a wheel carries them inside the package.
+    """
+    return checkout() or Path(__file__).resolve().parent / "scripts"
 
 
 def videos() -> Path:

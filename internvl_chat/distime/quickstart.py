@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distime import paths
 from distime.data.curriculum import FRAMES, STAGES, words, write_curriculum
 from distime.data.synthetic import (
     Event,
@@ -31,8 +32,6 @@ from distime.data.synthetic import (
 from distime.metrics.intervals import iou as temporal_iou
 
 logger = logging.getLogger(__name__)
-
-INTERNVL_CHAT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
 def _call(script: str, *arguments: str | Path, **environment: str) -> None:
     environment = {"PYTHON": sys.executable, "GPUS": "1"} | environment
     subprocess.run(
-        ["sh", str(INTERNVL_CHAT / script), *map(str, arguments)],
+        ["sh", str(paths.scripts() / script), *map(str, arguments)],
         check=True,
         env=os.environ | environment,
     )
@@ -302,7 +301,7 @@ def draw(
     """Draw the answer of median IoU among videos with several events: neither best nor worst."""
     from distime import DisTimeForConditionalGeneration, DisTimeProcessor
     from distime.processing.answers import read_answer
-    from distime.processing.prompt import moment_retrieval_question
+    from distime.processing.questions import moment_retrieval_question
     from distime.visualize import plot_grounding
 
     def quality(case: tuple[SyntheticVideo, Event]) -> float:

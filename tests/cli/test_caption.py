@@ -5,7 +5,7 @@ from PIL import Image
 
 from distime import DisTime
 from distime.cli import main
-from distime.processing.prompt import YOUCOOK2_CAPTIONING
+from distime.processing.questions import YOUCOOK2_CAPTIONING
 
 SHORT = ["--max-new-tokens", "12"]
 

@@ -7,7 +7,8 @@ from transformers import LlamaConfig, Qwen2Config
 
 from answering import WORDS
 from distime.cli import main
-from distime.cli.convert import ConvertError, convert
+from distime.conversion import convert
+from distime.conversion_target import ConvertError
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import IMG_CONTEXT
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings

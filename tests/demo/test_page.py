@@ -18,7 +18,7 @@ from distime import DisTime
 from distime.data.synthetic import make_video, write_video
 from distime.demo.responder import ASK, FIND, LIST, DemoError, Limits
 from distime.metrics.intervals import iou
-from distime.processing.prompt import ANET_CAPTIONING
+from distime.processing.questions import ANET_CAPTIONING
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (requirements-demo.txt)")
 from demo.browser import Page, headless_browser  # noqa: E402

@@ -21,7 +21,7 @@ from distime.demo.responder import (
     timeline_html,
 )
 from distime.processing.answers import Answer, Event
-from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 
 LIMITS = Limits(megabytes=5, seconds=60, new_tokens=12)
 

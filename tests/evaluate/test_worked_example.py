@@ -11,7 +11,7 @@ from distime.evaluate import Settings, run
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.metrics.registry import BENCHMARKS as METRICS
 from distime.metrics.registry import Benchmark
-from distime.processing.prompt import JOIN
+from distime.processing.questions import JOIN
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

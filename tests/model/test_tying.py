@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distime.cli.convert import convert
+from distime.conversion import convert
 from distime.model import published
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.tiny import write_tiny_checkpoint

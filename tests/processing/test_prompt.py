@@ -9,10 +9,7 @@ from safetensors import safe_open
 
 import distime.processing.prompt as prompt_module
 from distime.processing.prompt import (
-    ANET_CAPTIONING,
     IGNORE_INDEX,
-    JOIN,
-    YOUCOOK2_CAPTIONING,
     ChatTemplate,
     Media,
     PromptError,
@@ -22,13 +19,18 @@ from distime.processing.prompt import (
     encode_items,
     encode_prompt,
     image_block,
-    longvideobench_question,
     media_length,
+    video_block,
+)
+from distime.processing.questions import (
+    ANET_CAPTIONING,
+    JOIN,
+    YOUCOOK2_CAPTIONING,
+    longvideobench_question,
     moment_retrieval_question,
     mvbench_question,
     nextgqa_choice_question,
     nextgqa_time_question,
-    video_block,
 )
 from distime.processing.tokenizer import TokenIds, add_special_tokens, encode, load_tokenizer
 from tiny_tokenizers import write_internlm2, write_qwen2, write_word_level

@@ -15,9 +15,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
+from distime import __version__
 from distime.errors import DisTimeError
 
 COMMANDS = {
@@ -38,13 +38,6 @@ COMMANDS = {
 }
 
 
-def _version() -> str:
-    try:
-        return f"distime {version('distime')}"
-    except PackageNotFoundError:  # a checkout on PYTHONPATH, as evaluate.sh runs it
-        return "distime, not installed"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``distime COMMAND ...`` and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -57,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"distime {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     # Only the chosen command is imported, so that `distime score` never waits for torch.
     command = parser.parse_args(argv[:1]).command

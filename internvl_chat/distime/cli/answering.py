@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distime.errors import DisTimeError
 from distime.model.attention import ATTENTION
+from distime.model.hub import local_folder
 from distime.processing.answers import Event, Events
 from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
@@ -65,6 +66,7 @@ def load_model(args: argparse.Namespace) -> DisTime:
 
     Raises:
         UsageError: there is no such device or attention; nothing was loaded.
+        HubError: there is no such checkpoint.
     """
     if args.attn not in (None, *ATTENTION):
         raise UsageError(f"--attn {args.attn}: choose one of {', '.join(ATTENTION)}")
@@ -77,11 +79,12 @@ def load_model(args: argparse.Namespace) -> DisTime:
         and not any(Path(path).exists() for path in GPU_DRIVERS)
     ):
         raise UsageError(f"--device {device}: there is no GPU here; give cpu, or leave it out")
+    folder = local_folder(args.checkpoint)
     # Importing torch takes seconds, for which `--help` and a typo must not wait.
     from distime.api import DisTime
 
     model = DisTime.from_pretrained(
-        args.checkpoint, dtype=args.dtype, device=args.device, attn_implementation=args.attn
+        folder, dtype=args.dtype, device=args.device, attn_implementation=args.attn
     )
     model.batch_size = getattr(args, "batch_size", model.batch_size)
     return model

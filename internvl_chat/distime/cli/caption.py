@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer, print, and write the files asked for."""
-    from distime.processing.prompt import ANET_CAPTIONING, YOUCOOK2_CAPTIONING
+    from distime.processing.questions import ANET_CAPTIONING, YOUCOOK2_CAPTIONING
 
     options = answer_options(args)
     options["question"] = YOUCOOK2_CAPTIONING if args.steps else ANET_CAPTIONING

@@ -15,13 +15,16 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from distime.data.checking import CheckedLine, check
 from distime.data.problems import ERROR, WARNING
 from distime.errors import DisTimeError
+
+if TYPE_CHECKING:
+    from distime.data.checking import CheckedLine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the problems and the counts; return 1 if there are errors."""
+    # Its prompt needs transformers, for which `--help` must not wait.
+    from distime.data.checking import check
+
     settings = {"num_frames": args.num_frames, "open_media": not args.no_open}
     if args.checkpoint is not None:
         from distime.processing.processor import DisTimeProcessor

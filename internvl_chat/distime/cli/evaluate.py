@@ -16,14 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.logging import disable_progress_bar
-
-from distime.evaluate import Settings, SettingsError
-from distime.evaluate import run as evaluate
-from distime.metrics import MetricError
-from distime.model.weights import CheckpointError
-from distime.processing.processor import ProcessorError
-from distime.processing.tokenizer import TokenizerError
+from distime.errors import DisTimeError
+from distime.evaluate.settings import Settings
 
 TYPES = {"int": int, "Path": Path, "str": str}
 
@@ -56,13 +50,20 @@ def run(args: argparse.Namespace) -> int:
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:
         logging.getLogger().setLevel(logging.WARNING)
-        disable_progress_bar()
     values = vars(args)
     if "share_prefix" in values:
         values["share_prefix"] = values["share_prefix"] == "on"
     try:
-        result = evaluate(Settings(**values))
-    except (SettingsError, MetricError, CheckpointError, ProcessorError, TokenizerError) as error:
+        settings = Settings(**values)
+        # What runs needs torch; what does not fit is refused before that is imported.
+        from transformers.utils.logging import disable_progress_bar
+
+        from distime.evaluate.runner import run as evaluate
+
+        if not is_first:
+            disable_progress_bar()
+        result = evaluate(settings)
+    except DisTimeError as error:
         if is_first:
             print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distime.cli.convert import ConvertError, convert
-from distime.model.adapter import is_adapter
+from distime.conversion_target import ConvertError, check_target
+from distime.model.hub import local_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,17 @@ def run(args: argparse.Namespace) -> int:
     """Merge, and print what was written.
 
     Raises:
+        HubError: BASE or ADAPTER is not there.
         ConvertError: ADAPTER is not an adapter, or DST must not be replaced.
         CheckpointError: the adapter was trained on another base.
     """
+    for folder in (args.base, args.adapter):
+        local_folder(folder)
+    check_target(args.adapter, args.target, args.overwrite)
+    # Importing torch takes seconds, for which neither `--help` nor a typo must wait.
+    from distime.conversion import convert
+    from distime.model.adapter import is_adapter
+
     if not is_adapter(args.adapter):
         raise ConvertError(
             f"{args.adapter} has no adapter.json, so it is no adapter; a published checkpoint with "

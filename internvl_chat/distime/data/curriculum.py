@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from distime.data.synthetic import COLORS, SHAPES, Event, SyntheticVideo, render
-from distime.processing.prompt import moment_retrieval_question
+from distime.processing.questions import moment_retrieval_question
 from distime.processing.sampling import train_frame_indices
 
 STAGES = ("look", "glimpse", "relate", "ground")

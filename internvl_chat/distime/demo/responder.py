@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from distime.errors import DisTimeError
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
-from distime.processing.prompt import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
 from distime.timeline import timeline_svg
 

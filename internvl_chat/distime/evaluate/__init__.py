@@ -20,7 +20,19 @@ Where to find what::
 How to run it: docs/EVALUATION.md. How to add a benchmark: docs/ADD_A_BENCHMARK.md.
 """
 
-from distime.evaluate.runner import Result, run
-from distime.evaluate.settings import Settings, SettingsError
+import importlib
 
-__all__ = ["Result", "Settings", "SettingsError", "run"]
+# Imported on first use: settings are read and refused without torch.
+_EXPORTS = {
+    "Result": "distime.evaluate.runner",
+    "run": "distime.evaluate.runner",
+    "Settings": "distime.evaluate.settings",
+    "SettingsError": "distime.evaluate.benchmark",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'distime.evaluate' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

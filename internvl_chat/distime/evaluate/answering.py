@@ -22,7 +22,7 @@ import torch
 
 from distime.errors import DisTimeError
 from distime.evaluate.benchmark import Benchmark, Interval, Query
-from distime.evaluate.settings import DTYPES, Settings
+from distime.evaluate.settings import Settings
 from distime.model.generation import SharedPrefix
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.answers import Answer, read_answer
@@ -36,6 +36,7 @@ class AnswerError(DisTimeError):
     """The model's answer cannot be used; the message says why."""
 
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FAILURES = (VideoError, PromptError, AnswerError)
 """What is wrong with one video and must not end the run."""
 

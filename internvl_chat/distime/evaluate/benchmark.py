@@ -16,7 +16,7 @@ from distime.errors import DisTimeError
 from distime.files import read_json
 from distime.metrics.files import MetricError
 from distime.metrics.registry import BENCHMARKS as METRICS
-from distime.processing.prompt import JOIN
+from distime.processing.questions import JOIN
 
 if TYPE_CHECKING:
     from distime.evaluate.settings import Settings

@@ -1,7 +1,8 @@
 """Every setting of an evaluation; what does not fit is refused before any work starts.
 
 The command line (`distime.cli.evaluate`) is made from the fields below: name, default and help
-stand here and nowhere else.
+stand here and nowhere else. torch is imported only to ask for a GPU, after everything else was
+found to fit: a typo costs no seconds.
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from distime import paths
 from distime.evaluate.benchmark import Benchmark, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.metrics.registry import BENCHMARKS as METRICS
 from distime.model.attention import ATTENTION
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = ("bf16", "fp16", "fp32")
 
 
 def _setting(default: Any, help: str, **argparse: Any) -> Any:
@@ -100,10 +99,11 @@ class Settings:
             )
         self._check_choices()
         self._check_numbers()
-        self._check_device()
+        self._check_device_name()
         self._check_checkpoint()
         self._fill_in(BENCHMARKS[self.benchmark])
         self._check_files(BENCHMARKS[self.benchmark])
+        self._check_device()
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Settings:
@@ -142,19 +142,20 @@ class Settings:
             if value is not None:
                 _expect(value >= least, name, value, f"give {least} or more")
 
+    def _check_device_name(self) -> None:
+        name = self.device
+        fits = name in ("auto", "cpu", "cuda") or name.startswith("cuda:") and name[5:].isdigit()
+        _expect(fits, "device", name, "give auto, cpu, cuda or cuda:N")
+
     def _check_device(self) -> None:
         name = self.device
-        is_cuda = name == "cuda" or name.startswith("cuda:") and name[5:].isdigit()
+        on_cpu = name == "cpu" or not _has_gpu()
         _expect(
-            name in ("auto", "cpu") or is_cuda, "device", name, "give auto, cpu, cuda or cuda:N"
-        )
-        _expect(
-            not is_cuda or torch.cuda.is_available(),
+            not (on_cpu and name.startswith("cuda")),
             "device",
             name,
             "no GPU here; give cpu or auto",
         )
-        on_cpu = name == "cpu" or not torch.cuda.is_available()
         if self.dtype == "auto":
             self.dtype = "fp32" if on_cpu else "bf16"
         _expect(
@@ -280,6 +281,12 @@ def checkpoint_digest(folder: Path, samples: int = 256, length: int = 4096) -> s
 def _expect(condition: object, name: str, value: object, mend: str) -> None:
     if not condition:
         raise SettingsError(f"--{name.replace('_', '-')} {value}: {mend}")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _needs(package: str, name: str, value: str) -> None:

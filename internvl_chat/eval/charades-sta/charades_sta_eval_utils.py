@@ -4,7 +4,9 @@ Same as `distime score charades`; `--pred_file`, `--gt_file`, `--output`, `--pub
 """
 
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout needs no install
 from distime.cli.score import script
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout needs no install
 from distime.metrics import MetricError, newest_predictions
 from distime.metrics.nextgqa import split_file
 

@@ -9,7 +9,8 @@ HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 ROOT=$(CDPATH='' cd -- "$HERE/../.." && pwd)
 PYTHON=${PYTHON:-python}
 : "${MODEL:?}" "${OUTPUT_DIR:?}" "${WEIGHT_DECAY:?}"
-META_PATH=${META_PATH:-$ROOT/data/et_instruct/meta.json}
+if [ -d "$ROOT/distime" ]; then DATA=$ROOT; else DATA=.; fi
+META_PATH=${META_PATH:-${DISTIME_HOME:-$DATA}/data/et_instruct/meta.json}
 BATCH_SIZE=${BATCH_SIZE:-128}
 export PYTHON BATCH_SIZE
 PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" -m distime.train.flags "$@" >/dev/null || exit 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from distime.evaluate.benchmark import Answered, Benchmark, Query, captioned_events
 from distime.files import write_text
 from distime.processing.answers import Event
-from distime.processing.prompt import ANET_CAPTIONING
+from distime.processing.questions import ANET_CAPTIONING
 
 
 class AnetDVC(Benchmark):

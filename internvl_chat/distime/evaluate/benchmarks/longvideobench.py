@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distime.data.video_finder import without_suffix
 from distime.evaluate.benchmark import (
@@ -14,15 +15,17 @@ from distime.evaluate.benchmark import (
     Choice,
     Query,
 )
-from distime.evaluate.subtitles import Subtitle, SubtitledProcessor, read_subtitles
 from distime.files import read_json, write_json
 from distime.metrics.choices import options_in
 from distime.metrics.files import MetricError
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
-from distime.processing.processor import DisTimeProcessor
-from distime.processing.prompt import longvideobench_question
+from distime.processing.questions import longvideobench_question
 from distime.processing.video import VideoError
+
+if TYPE_CHECKING:
+    from distime.evaluate.subtitles import Subtitle
+    from distime.processing.processor import DisTimeProcessor
 
 
 class LongVideoBench(Benchmark):
@@ -80,10 +83,15 @@ class LongVideoBench(Benchmark):
         """With `--subtitles`, show them between the frames."""
         if self.settings.subtitles is None:
             return processor
+        # A processor needs torch, for which `--help` must not wait.
+        from distime.evaluate.subtitles import SubtitledProcessor
+
         items = {without_suffix(Path(video_name(item)).name): item for item in self._items}
         return SubtitledProcessor(processor, lambda path: self._subtitles(items, path))
 
     def _subtitles(self, items: dict[str, dict], path: Path) -> list[Subtitle]:
+        from distime.evaluate.subtitles import read_subtitles
+
         item = items[without_suffix(path.name)]
         file = self.settings.subtitles / item["subtitle_path"]
         try:

@@ -18,7 +18,7 @@ from distime.files import write_json
 from distime.metrics.choices import options_in
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
-from distime.processing.prompt import mvbench_question
+from distime.processing.questions import mvbench_question
 
 logger = logging.getLogger(__name__)
 

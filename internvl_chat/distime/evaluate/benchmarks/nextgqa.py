@@ -19,7 +19,7 @@ from distime.evaluate.benchmark import (
 from distime.files import write_json
 from distime.metrics.choices import Options, read_choice
 from distime.processing.answers import Answer, Event
-from distime.processing.prompt import nextgqa_choice_question, nextgqa_time_question
+from distime.processing.questions import nextgqa_choice_question, nextgqa_time_question
 
 TIMES, ANSWERS = "result_timestamp.json", "result.json"
 

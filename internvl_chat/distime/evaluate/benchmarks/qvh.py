@@ -8,7 +8,7 @@ from pathlib import Path
 from distime.evaluate.benchmark import Answered, Benchmark, Query, rounded_intervals
 from distime.files import write_json
 from distime.processing.answers import Event
-from distime.processing.prompt import moment_retrieval_question
+from distime.processing.questions import moment_retrieval_question
 
 
 class QVHighlights(Benchmark):

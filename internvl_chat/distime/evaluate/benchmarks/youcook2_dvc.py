@@ -8,7 +8,7 @@ from pathlib import Path
 from distime.evaluate.benchmark import Answered, Benchmark, Query, captioned_events
 from distime.files import write_json
 from distime.processing.answers import Event
-from distime.processing.prompt import YOUCOOK2_CAPTIONING
+from distime.processing.questions import YOUCOOK2_CAPTIONING
 
 
 class YouCook2(Benchmark):

@@ -6,7 +6,9 @@ grounding lines, `--time-unit` the unit of the log.
 """
 
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout needs no install
 from distime.cli.score import script
 
 if __name__ == "__main__":

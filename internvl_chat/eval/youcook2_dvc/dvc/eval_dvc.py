@@ -4,7 +4,9 @@ Same as `distime score youcook2_dvc`; `--pred_file`, `--gt_file`, `--output`, `-
 """
 
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout needs no install
 from distime.cli.score import script
 
 if __name__ == "__main__":
