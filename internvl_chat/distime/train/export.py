@@ -78,21 +78,41 @@ class Exporter:
         """
         arguments, ids = self.arguments, new_token_ids(self.model.config)
         state = without_tied_head(self.model, state or self.model.state_dict())
-        untouched = [
-            name
-            for name in state
-            if name not in self.trained and not name.endswith(f".{adapter.NEW_ROWS}")
-        ]
         description = Adapter(
             base=str(Path(arguments.model_name_or_path).resolve()),
             config_overrides=arguments.config_overrides,
             lora_scale=arguments.lora_scale,
             new_token_ids=ids,
             dtype=str(self.model.dtype).removeprefix("torch."),
-            base_digest=adapter.base_digest(state, untouched),
+            base_digest=self._base_digest(state),
         )
         adapter.write(folder, description, adapter.trained_tensors(state, self.trained, ids))
         self.processor.save_pretrained(folder)
+
+    def _base_digest(self, state: Mapping[str, Tensor]) -> str:
+        untouched = [
+            name
+            for name in state
+            if name not in self.trained and not name.endswith(f".{adapter.NEW_ROWS}")
+        ]
+        return adapter.base_digest(state, untouched)
+
+    def check_base(self, checkpoint: Path) -> None:
+        """Check that the frozen weights are those beside which a checkpoint was trained.
+
+        Raises:
+            CheckpointError: they are of another start checkpoint.
+        """
+        if not adapter.is_adapter(checkpoint):
+            return  # it holds all weights, or DeepSpeed's shards alone
+        description = adapter.read_description(checkpoint)
+        state = without_tied_head(self.model, self.model.state_dict())
+        if description.base_digest != self._base_digest(state):
+            raise CheckpointError(
+                f"{checkpoint} was trained on {description.base}, and the frozen weights of "
+                f"--model_name_or_path {self.arguments.model_name_or_path} are others: give that "
+                "one, or start afresh with another --output_dir"
+            )
 
     def write_trained(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write what a checkpoint needs: an adapter, or the model where all of it is trained."""

@@ -9,8 +9,9 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -20,6 +21,7 @@ from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.errors import DisTimeError
+from distime.files import file_digest
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
 from distime.train import speed
@@ -46,6 +48,7 @@ from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.features import use_cached_features
 from distime.train.lora import select_trainable
+from distime.train.resume import Schedule, check_rates, recorded_flags
 from distime.train.trainer import DisTimeTrainer, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -109,9 +112,9 @@ def plan_rows(
     steps = len(plan) // rows_per_step
     if steps == 0:
         raise ArgumentError(
-            f"the data make {len(plan)} rows, but one step takes {rows_per_step} "
-            "(--per_device_train_batch_size x --gradient_accumulation_steps x processes): lower "
-            "them or raise --num_train_epochs"
+            f"the data make {len(plan)} rows, but one step takes {rows_per_step}: lower BATCH_SIZE "
+            "(--per_device_train_batch_size x --gradient_accumulation_steps x processes), best so "
+            "far that there are many steps, or raise --num_train_epochs"
         )
     if left := len(plan) - steps * rows_per_step:
         logger.info("the last %d rows do not fill a step and are left out", left)
@@ -136,6 +139,7 @@ def read_held_out(
 
 def run(arguments: ModelArguments, data_arguments: DataArguments, training: TrainArguments) -> None:
     """Fine-tune and write the trained model and its processor to `--output_dir`."""
+    flags = recorded_flags(arguments, data_arguments, training)
     speed.check(arguments, data_arguments, training)
     if training.cpu_threads:
         torch.set_num_threads(training.cpu_threads)
@@ -150,8 +154,10 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         use_cached_features(model, data, training)
     rows = plan_rows(data, data_arguments, training)
     exporter = Exporter(model, processor, arguments)
-    record = record_of_run(rows, exporter, data_arguments, training)
+    record = record_of_run(rows, exporter, flags, training)
     checkpoint = checkpoint_to_resume(training, record)
+    first = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    check_rates(training, record.schedule, first, len(rows))
     training.num_train_epochs = 1  # the plan already holds all epochs
     trainer = DisTimeTrainer(
         model=model,
@@ -165,32 +171,43 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     )
     if checkpoint:
         logger.info("going on from %s", checkpoint)
+        exporter.check_base(checkpoint)
         prepare_resume(checkpoint, training)
+    before = weight_sums(model)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     logger.info("%s", trainer.summary())
+    if first < record.schedule.end and weight_sums(model) == before is not None:
+        raise TrainingError(
+            f"{record.schedule.end - first} steps have changed no weight, so that nothing is "
+            "written: raise --learning_rate, or see whether the samples have anything to learn for "
+            "what is trained (--freeze_llm, --freeze_backbone, --freeze_mlp, --train_embeddings)"
+        )
     gather_weights(model, trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
         exporter.write_result(Path(training.output_dir))
 
 
+def weight_sums(model: torch.nn.Module) -> list[float] | None:
+    """Sum each trained parameter, to see whether training changed it; None if ZeRO-3 has it."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if any(hasattr(parameter, "ds_id") for parameter in trained):
+        return None
+    return [parameter.detach().sum(dtype=torch.float64).item() for parameter in trained]
+
+
 def record_of_run(
-    rows: PlannedRows,
-    exporter: Exporter,
-    data_arguments: DataArguments,
-    training: TrainArguments,
+    rows: PlannedRows, exporter: Exporter, flags: dict[str, Any], training: TrainArguments
 ) -> RunRecord:
-    """Note what decides which samples a step takes and what is trained, for `--resume`."""
+    """Note what decides which samples a step takes and what is trained, for `--resume`.
+
+    Args:
+        rows: of the run.
+        exporter: of its model.
+        flags: of `recorded_flags`.
+        training: the same, as they are now.
+    """
     sources = zip(rows.data.sources, rows.data.indices, strict=True)
-    data_flags = {f"--{name}": value for name, value in asdict(data_arguments.settings).items()}
-    data_flags |= {"--packing": data_arguments.packing} | {
-        f"--{name}": getattr(training, name)
-        for name in ("seed", "num_train_epochs", "max_steps", "group_by_length")
-    }
-    data_flags["--per_device_train_batch_size x --gradient_accumulation_steps x processes"] = (
-        training.rows_per_step
-    )
-    data_flags |= {f"the number of items of {one.name}": len(index) for one, index in sources}
-    data_flags |= {f"repeat_time of {one.name}": one.repeat_time for one in rows.data.sources}
+    steps = training.max_steps if training.max_steps > 0 else len(rows) // training.rows_per_step
     return RunRecord(
         rows_per_step=training.rows_per_step,
         samples_until=rows.samples_until,
@@ -199,8 +216,16 @@ def record_of_run(
             for name, parameter in exporter.model.named_parameters()
             if parameter.requires_grad
         ),
-        data_flags=data_flags,
-        model_flags={f"--{name}": value for name, value in asdict(exporter.arguments).items()},
+        flags=flags,
+        sources={
+            one.name: {
+                "number of items": len(index),
+                "repeat_time": one.repeat_time,
+                "annotation digest": file_digest(one.annotation),
+            }
+            for one, index in sources
+        },
+        schedule=Schedule(steps, steps),
     )
 
 

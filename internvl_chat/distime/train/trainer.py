@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
@@ -122,6 +123,51 @@ class DisTimeTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Create the schedule of the run, stretched where a resumed run has another length."""
+        is_new = self.lr_scheduler is None
+        scheduler = super().create_scheduler(self.record.schedule.steps, optimizer)
+        if is_new and isinstance(scheduler, LambdaLR):
+            self.record.schedule.apply(scheduler)
+        return scheduler
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        counts = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # of the flags now, not of the checkpoint
+        return counts
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the state of both; what the flags say of them is that of this run."""
+        settings = distributed.optimizer_settings(self.optimizer)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(values)
+        scheduler = self.lr_scheduler
+        if not isinstance(scheduler, LambdaLR):
+            return
+        before, peak = scheduler.get_last_lr()[0], self.args.learning_rate
+        scheduler.base_lrs = [peak] * len(scheduler.base_lrs)
+        scheduler._last_lr = [peak * rate(scheduler.last_epoch) for rate in scheduler.lr_lambdas]
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, scheduler._last_lr, strict=True):
+            group.update(lr=rate, initial_lr=peak)
+        if scheduler._last_lr[0] != before:
+            logger.warning(
+                "the learning rate goes on at %g; without a change it would be %g",
+                scheduler._last_lr[0],
+                before,
+            )
+
+    def _finalize_training(self, *args: Any) -> Any:
+        # Transformers would delete the newest checkpoint here where it is not the best one.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args)
+        finally:
+            self.args.save_total_limit = limit
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
