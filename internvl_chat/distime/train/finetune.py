@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from distime.errors import DisTimeError
 from distime.files import file_digest
 from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
+from distime.provenance import PACKAGES, git_commit, versions
 from distime.train import speed
 from distime.train.arguments import (
     ArgumentError,
@@ -48,7 +50,7 @@ from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.features import use_cached_features
 from distime.train.lora import select_trainable
-from distime.train.resume import Schedule, check_rates, recorded_flags
+from distime.train.resume import Schedule, changed_flags, check_rates, recorded_flags
 from distime.train.trainer import DisTimeTrainer, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -139,6 +141,7 @@ def read_held_out(
 
 def run(arguments: ModelArguments, data_arguments: DataArguments, training: TrainArguments) -> None:
     """Fine-tune and write the trained model and its processor to `--output_dir`."""
+    began = time.time()
     flags = recorded_flags(arguments, data_arguments, training)
     speed.check(arguments, data_arguments, training)
     if training.cpu_threads:
@@ -153,7 +156,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     if data_arguments.cache_features:
         use_cached_features(model, data, training)
     rows = plan_rows(data, data_arguments, training)
-    exporter = Exporter(model, processor, arguments)
+    exporter = Exporter(model, processor, arguments, result_dtype(arguments, training))
     record = record_of_run(rows, exporter, flags, training)
     checkpoint = checkpoint_to_resume(training, record)
     first = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
@@ -184,7 +187,25 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         )
     gather_weights(model, trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
-        exporter.write_result(Path(training.output_dir))
+        description = {
+            "start_checkpoint": arguments.model_name_or_path,
+            "flags": changed_flags(flags),
+            "data": record.sources,
+            "resumed_from": checkpoint and checkpoint.name,
+            "processes": training.world_size,
+            "seconds": round(time.time() - began, 1),
+            **trainer.outcome(),
+            "git_commit": git_commit(),
+            "versions": versions((*PACKAGES, "accelerate", "peft", "deepspeed")),
+        }
+        exporter.write_result(Path(training.output_dir), description)
+
+
+def result_dtype(arguments: ModelArguments, training: TrainArguments) -> torch.dtype | None:
+    """Return the precision that `--export_dtype` asks for; None for that of training."""
+    if arguments.export_dtype != "auto":
+        return getattr(torch, arguments.export_dtype)
+    return torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
 
 
 def weight_sums(model: torch.nn.Module) -> list[float] | None:

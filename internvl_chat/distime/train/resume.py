@@ -11,7 +11,7 @@ import enum
 import logging
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers import TrainingArguments, get_scheduler
 
 from distime.files import FileError, read_json
 from distime.train.distributed import ResumeError
-from distime.train.flags import ArgumentError, known_flags
+from distime.train.flags import GROUPS, ArgumentError, known_flags
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,16 @@ def recorded_flags(*arguments: Any) -> dict[str, Any]:
         for one in fields(group)
         if one.name in known
     }
+
+
+def changed_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the flags of `recorded_flags` that are not at their defaults."""
+    groups = (*GROUPS, TrainingArguments)  # ours first: some of transformers' have our defaults
+    defaults: dict[str, Any] = {}
+    for one in (one for group in groups for one in fields(group)):
+        made = one.default_factory is not MISSING
+        defaults.setdefault(one.name, _plain(one.default_factory() if made else one.default))
+    return {name: value for name, value in flags.items() if value != defaults[name]}
 
 
 def _plain(value: Any) -> Any:
@@ -225,6 +235,13 @@ def check_rates(training: TrainingArguments, schedule: Schedule, first: int, row
     if not isinstance(scheduler, LambdaLR):
         return
     rate = scheduler.lr_lambdas[0]
+    try:
+        rate(schedule.place_of(schedule.end))
+    except ZeroDivisionError:
+        raise ArgumentError(
+            f"--lr_scheduler_type {name} needs steps behind its warm-up, and --warmup_steps "
+            f"{training.warmup_steps:g} is all of the {schedule.steps}: lower it"
+        ) from None
     if any(rate(schedule.place_of(step)) > 0 for step in range(first, schedule.end)):
         return
     if first:

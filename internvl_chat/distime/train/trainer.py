@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from distime.data.collator import FOR_TRAINER
 from distime.errors import DisTimeError
@@ -76,6 +77,9 @@ class DisTimeTrainer(Trainer):
         self._places_of_step: list[str] = []
         self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
+        taken = np.cumsum([len(keys) for keys in self.train_dataset.plan])
+        passes = taken[self.args.rows_per_step - 1 :: self.args.rows_per_step]
+        self.add_callback(_CountEpochs(passes / len(self.train_dataset.data)))
         self.add_callback(_EvaluateAtTheEnd())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
@@ -358,6 +362,21 @@ class DisTimeTrainer(Trainer):
         else:
             self.exporter.load_trained(best)
 
+    def outcome(self) -> dict[str, Any]:
+        """What came of the run: steps, passes, counts since it was started, and the last losses."""
+        history = self.state.log_history
+        last = next((line for line in reversed(history) if "loss" in line), {})
+        scores = next((line for line in reversed(history) if "eval_miou" in line), {})
+        return {
+            "steps": self.state.global_step,
+            "epochs": self.state.epoch,
+            "samples": {name.removeprefix("num_"): self.totals[name] for name in _COUNTED},
+            "losses": {name: last[name] for name in ("loss", *_LOSSES) if name in last},
+            "evaluation": {
+                name: value for name, value in scores.items() if name.startswith("eval_")
+            },
+        }
+
     def summary(self) -> str:
         """One line on what was trained on and what was wrong with it."""
         totals = self.totals
@@ -366,6 +385,29 @@ class DisTimeTrainer(Trainer):
             f"{totals['num_cut']} cut to --max_seq_length, {totals['num_clamped']} intervals cut "
             "to the end of their video"
         )
+
+
+class _CountEpochs(TrainerCallback):
+    """Say in epochs of the data how far a run is, and do what is to be done once an epoch.
+
+    To the trainer the run is one epoch of a plan that holds all of them.
+    """
+
+    def __init__(self, passes: np.ndarray):
+        self.passes = passes
+        """Passes over the data after each step."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        before, now = (
+            float(self.passes[step - 1]) if step else 0.0
+            for step in (state.global_step - 1, state.global_step)
+        )
+        state.epoch = now
+        if int(now) > int(before) and state.global_step < state.max_steps:
+            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
 
 
 class _EvaluateAtTheEnd(TrainerCallback):
