@@ -228,7 +228,7 @@ def test_typos_are_told_without_torch():
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --learning_rate nan: give a number above 0\n",
+        "error: --learning_rate nan: give more than 0\n",
     )
     run = run.replace("code = cli.main(sys.argv[1:])", "from distime.cli import train; code = 0")
     assert subprocess.run([sys.executable, "-c", run], check=False).returncode == 0

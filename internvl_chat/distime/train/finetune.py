@@ -97,20 +97,21 @@ def plan_rows(
         ArgumentError: the data are too few for a single step.
     """
     rows_per_step = training.rows_per_step
-    epochs = training.num_train_epochs
-    if training.max_steps > 0:
-        epochs = math.ceil(training.max_steps * rows_per_step / len(data))
-        # A packed row takes several groups.
-        epochs *= 1 if not arguments.packing else arguments.max_items_per_group
+    wanted = training.max_steps * rows_per_step if training.max_steps > 0 else None
     settings = PlanSettings(
-        epochs=epochs,
+        epochs=math.ceil(wanted / len(data)) if wanted else training.num_train_epochs,
         seed=training.seed,
         group_by_length=training.group_by_length,
         packed_length=arguments.max_seq_length if arguments.packing else None,
         rows_per_step=rows_per_step,
     )
     needs_lengths = training.group_by_length or arguments.packing
-    plan = make_plan(len(data), settings, token_lengths(data, training) if needs_lengths else None)
+    lengths = token_lengths(data, training) if needs_lengths else None
+    plan = make_plan(len(data), settings, lengths)
+    while wanted and len(plan) < wanted:  # a packed row takes several groups
+        settings = replace(settings, epochs=2 * settings.epochs)
+        plan = make_plan(len(data), settings, lengths)
+    plan = plan[:wanted]
     steps = len(plan) // rows_per_step
     if steps == 0:
         raise ArgumentError(
