@@ -98,7 +98,11 @@ class Answerer:
             PromptError: a question contains image tokens.
         """
         sample = self.processor.load_video(
-            task.path, self.settings.num_segments, rule=self.benchmark.rule, bound=task.bound
+            task.path,
+            self.settings.num_segments,
+            rule=self.benchmark.rule,
+            bound=task.bound,
+            gif_fps=self.benchmark.gif_fps,
         )
         if not self.settings.share_prefix:
             return sample

@@ -38,7 +38,7 @@ from distime.processing.prompt import (
     encode_prompt,
     media_length,
 )
-from distime.processing.sampling import VideoSample, sample_video
+from distime.processing.sampling import VideoSample, check_rule, sample_video
 from distime.processing.tokenizer import (
     TokenIds,
     add_special_tokens,
@@ -65,6 +65,8 @@ class ProcessorSettings:
         image_mean: of red, green and blue, on the scale 0 to 1.
         image_std: likewise.
         num_frames: frames of a video, unless a call says otherwise.
+        sampling: how the frames of a video are chosen, unless a call says otherwise; one of
+            `distime.processing.sampling.RULES`. Published evaluations and training name their own.
         system_message: the system turn; None for no such turn.
         max_tiles: tiles that a still image may be cut into.
         use_thumbnail: add the whole image as one more tile when it was cut.
@@ -76,11 +78,16 @@ class ProcessorSettings:
     image_mean: tuple[float, ...] = IMAGENET_MEAN
     image_std: tuple[float, ...] = IMAGENET_STD
     num_frames: int = 16
+    sampling: str = "by_time"
     system_message: str | None = INTERNVL2_5_SYSTEM
     max_tiles: int = 6
     use_thumbnail: bool = True
 
     def __post_init__(self):
+        try:
+            check_rule(self.sampling)
+        except ValueError as error:
+            raise ProcessorError(f"sampling: {error}") from None
         step = self.patch_size / self.downsample_ratio
         if self.image_size % step:
             raise ProcessorError(
@@ -227,18 +234,21 @@ class DisTimeProcessor:
         video: Video,
         num_frames: int | None = None,
         *,
-        rule: str = "eval",
+        rule: str | None = None,
         bound: tuple[float, float] | None = None,
         rng: random.Random | None = None,
+        gif_fps: float | None = None,
     ) -> VideoSample:
         """Decode and sample a video file; a `VideoSample` is passed through.
 
         Args:
             video: path of a video, gif or folder of frames, or frames already sampled.
             num_frames: how many, by default as the settings say.
-            rule: which sampling rule, see `distime.processing.sampling`.
+            rule: which sampling rule, see `distime.processing.sampling`; by default as the settings
+                say.
             bound: part of the video to look at, (start, end) in seconds.
-            rng: for the training rule.
+            rng: for the rules that choose at random.
+            gif_fps: see `distime.processing.video.open_video`.
 
         Raises:
             VideoError: the file cannot be read; the message names it.
@@ -248,9 +258,10 @@ class DisTimeProcessor:
         return sample_video(
             video,
             num_frames or self.settings.num_frames,
-            rule=rule,
+            rule=rule or self.settings.sampling,
             bound=bound,
             rng=rng,
+            gif_fps=gif_fps,
         )
 
     def pixels(self, frames) -> Tensor:

@@ -160,7 +160,7 @@ class HeldOut:
         if turn >= len(self.batches):
             return self._blank()
         items = [self.questions[number] for number in self.batches[turn]]
-        sample = self.processor.load_video(items[0].video, self.num_frames)
+        sample = self.processor.load_video(items[0].video, self.num_frames, rule="eval")
         return self.processor.split_prompts(sample, [self._prompt(item, sample) for item in items])
 
     def _prompt(self, item: Item, sample: VideoSample) -> list[int]:
