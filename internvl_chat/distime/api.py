@@ -212,7 +212,9 @@ class DisTime:
             if answer := item.result:
                 events = sorted(answer.events, key=lambda event: -event.confidence)
                 named = (replace(event, text=item.text) for event in events)
-                item = replace(item, result=Events(named, answer.duration, answer.text))
+                item = replace(
+                    item, result=Events(named, answer.duration, answer.text, answer.origin)
+                )
             yield item
 
     def caption(
@@ -248,7 +250,7 @@ class DisTime:
         """Yield what `caption` finds for each video as soon as it is known, errors included."""
         for item in self._answer_each(*_pairs(video, question, "question"), **options):
             if answer := item.result:
-                events = Events(answer.events, answer.duration, answer.text)
+                events = Events(answer.events, answer.duration, answer.text, answer.origin)
                 item = replace(item, result=events)
             yield item
 
@@ -376,7 +378,7 @@ class DisTime:
             )
             new_ids = output.sequences[:, batch["input_ids"].shape[1] :]
             for row in zip(new_ids, output.times, output.time_distributions, strict=True):
-                answer = read_answer(self.processor, *row, inputs.duration)
+                answer = read_answer(self.processor, *row, inputs.duration, inputs.start)
                 events = tuple(event.ordered for event in answer.events)
                 answers.append(replace(answer, events=events))
         return answers
@@ -467,7 +469,10 @@ def _known_times(history: History, count: int) -> Tensor:
         times += [unknown] * question.count(TIME_STAMP)
         written = text.count(TIME_STAMP)
         if isinstance(answer, Answer) and len(answer.events) == written:
-            times += [(e.start / answer.duration, e.end / answer.duration) for e in answer.events]
+            times += [
+                ((e.start - e.origin) / answer.duration, (e.end - e.origin) / answer.duration)
+                for e in answer.events
+            ]
         else:
             times += [unknown] * written
     # What is left over stands in the part of the question that all questions share.

@@ -12,6 +12,7 @@ from distime.processing.answers import Event
 from distime.processing.video import VideoReader, encode_video, open_video
 
 _AT_ONCE = 32  # frames held in memory
+_MOST_FPS = 60.0  # of a clip from a video of varying rate
 
 
 def write_clip(
@@ -22,13 +23,13 @@ def write_clip(
 ) -> Path:
     """Cut a part of a video into an h264 mp4 file of its own, without sound.
 
-    The clip has every frame that is on the screen between `start` and `end`, re-encoded, so that it
-    begins exactly there and not at a keyframe; at least one frame.
+    The clip has what is on the screen between `start` and `end`, re-encoded, so that it begins
+    exactly there and not at a keyframe; at least one frame.
 
     Args:
         path: of the clip; it appears only when it is complete.
         video: path of a video, gif or folder of frames.
-        start: seconds.
+        start: seconds on the clock of players, as in the events of `distime.api`.
         end: seconds, not before `start`.
 
     Returns:
@@ -43,11 +44,14 @@ def write_clip(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_video(video) as reader:
-        # A video of varying rate is shown at its average: each moment has the frame of its time.
-        moments = np.arange(start, max(end, start + 0.5 / reader.fps), 1 / reader.fps)
+        # Each moment has the frame of its time, at the rate that most frames have.
+        fps = reader.fps
+        if not reader.constant_rate and reader.num_frames > 1:
+            fps = min(max(fps, 1 / float(np.median(np.diff(reader.timestamps)))), _MOST_FPS)
+        moments = np.arange(start, max(end, start + 0.5 / fps), 1 / fps) - reader.start
         indices = np.searchsorted(reader.timestamps, moments + 1e-6, side="right") - 1
         indices = np.clip(indices, 0, reader.num_frames - 1)
-        encode_video(path, _even_frames(reader, indices), reader.fps)
+        encode_video(path, _even_frames(reader, indices), fps)
     return path
 
 

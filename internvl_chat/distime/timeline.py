@@ -33,7 +33,7 @@ def timeline_svg(events: Sequence[Event], duration: float) -> str:
 
     Args:
         events: with times in seconds.
-        duration: of the video, in seconds.
+        duration: the end of the video, in seconds on the clock of the events.
 
     Returns:
         an ``<svg>`` element, as wide as what it stands in.
@@ -100,7 +100,7 @@ def _row(event: Event, top: int, duration: float) -> tuple[str, int]:
             f'<text x="0" y="14" font-size="14">{escape(words)}</text></svg>'
         )
     if event.distribution is not None:
-        parts.append(_curves(np.asarray(event.distribution, dtype=float), curves))
+        parts.append(_curves(event, curves, duration))
     low, high = (_percent(time, duration) for time in sorted((event.start, event.end)))
     parts.append(
         f'<rect x="{low}%" y="{bar + 1}" width="{max(high - low, 0.3):.2f}%" '
@@ -109,10 +109,12 @@ def _row(event: Event, top: int, duration: float) -> tuple[str, int]:
     return "".join(parts), height
 
 
-def _curves(distribution: np.ndarray, top: int) -> str:
-    """Both distributions `(2, bins)`, the highest bin as high as there is room."""
+def _curves(event: Event, top: int, duration: float) -> str:
+    """Both distributions, the highest bin as high as there is room."""
+    distribution = np.asarray(event.distribution, dtype=float)
     heights = distribution / max(distribution.max(), 1e-12) * (_CURVE - 2)
-    places = np.linspace(0, _BOX, distribution.shape[1])
+    first = event.origin / duration * _BOX
+    places = np.linspace(first, _BOX, distribution.shape[1])
     parts = [
         f'<svg y="{top}" width="100%" height="{_CURVE}" viewBox="0 0 {_BOX} {_CURVE}" '
         'preserveAspectRatio="none">'
@@ -120,7 +122,7 @@ def _curves(distribution: np.ndarray, top: int) -> str:
     for curve, color in zip(heights, (START, END), strict=True):
         points = " ".join(f"{x:.1f},{_CURVE - h:.1f}" for x, h in zip(places, curve, strict=True))
         parts.append(
-            f'<polygon points="0,{_CURVE} {points} {_BOX},{_CURVE}" fill="{color}" '
+            f'<polygon points="{first:.0f},{_CURVE} {points} {_BOX},{_CURVE}" fill="{color}" '
             'fill-opacity="0.25"/>'
             f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5" '
             'vector-effect="non-scaling-stroke"/>'

@@ -48,7 +48,7 @@ def plot_grounding(
         path: of the PNG file; it appears only when it is complete.
         frames: uint8 RGB ``(n, H, W, 3)``; at most 16 of them are shown.
         frame_times: ``n`` times in seconds.
-        duration: of the video, in seconds.
+        duration: the end of the video, in seconds on the clock of the events and frames.
         query: written above the picture.
         events: what the model answered, in seconds; none is an answer too. An event without a
             distribution has a bar alone.
@@ -109,7 +109,7 @@ def plot_events(
         path: of the PNG file; it appears only when it is complete.
         frames: uint8 RGB ``(n, H, W, 3)``; at most 16 of them are shown.
         frame_times: ``n`` times in seconds.
-        duration: of the video, in seconds.
+        duration: the end of the video, in seconds on the clock of the events and frames.
         title: written above the picture.
         events: what the model answered, in seconds, drawn in the given order.
         truth: the true events, drawn below them.
@@ -269,7 +269,7 @@ def _draw_curves(
     if event.distribution is None:
         return
     values = np.asarray(event.distribution, dtype=float)
-    seconds = np.linspace(0, duration, values.shape[1])
+    seconds = np.linspace(event.origin, duration, values.shape[1])
     if height is not None:
         values = foot - values / values.max() * height
     for curve, color in zip(values, (START, END), strict=True):

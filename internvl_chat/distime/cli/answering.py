@@ -168,7 +168,7 @@ def plot_arguments(sample: VideoSample, events: Sequence[Event]) -> dict[str, An
     """Keyword arguments that all figures of `distime.visualize` take."""
     return {
         "frames": sample.frames,
-        "frame_times": sample.times,
-        "duration": sample.duration,
+        "frame_times": [sample.start + time for time in sample.times],
+        "duration": sample.start + sample.duration,
         "events": events,
     }

@@ -209,6 +209,8 @@ def _duration(
     elif settings.open_media:
         try:
             with open_video(path) as video:
+                severity = ERROR if video.num_missing else WARNING
+                findings += ((severity, warning) for warning in video.warnings)
                 durations[path] = video.duration
                 return video.duration
         except VideoError as error:

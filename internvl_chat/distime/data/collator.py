@@ -13,7 +13,7 @@ from distime.data.dataset import SampleGroup
 from distime.model.packing import PADDING, SHARED
 from distime.processing.prompt import IGNORE_INDEX
 
-FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut")
+FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut", "num_warned")
 """What a batch holds beside the arguments of the model's `forward`."""
 
 
@@ -101,6 +101,7 @@ class Collator:
             "places": [place for group in flat for place in group.places],
             "problems": [problem for group in flat for problem in group.problems],
             "num_clamped": sum(group.num_clamped for group in flat),
+            "num_warned": sum(group.num_warned for group in flat),
             "num_cut": sum(item.is_truncated for group in flat for item in group.items),
         }
 

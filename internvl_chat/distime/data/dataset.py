@@ -47,7 +47,8 @@ class DataSettings:
         min_num_frame: frames of a video are drawn uniformly from here ...
         max_num_frame: ... to here, both included.
         sampling_method: "rand" draws a frame from each of equal segments, "middle" takes the
-            middle one, "eval" follows the evaluation rule.
+            middle one, "eval" follows the evaluation rule, "by_time" draws a moment from each of
+            equal segments of the time (the others count frames, as published).
         max_seq_length: longest sequence in tokens; see `encode_conversation` for what may be cut.
         share_video_prefix: train the items of a video behind one copy of its frames.
         max_items_per_group: most items behind one copy.
@@ -76,13 +77,15 @@ class DataSettings:
                 f"--min_num_frame {self.min_num_frame} and --max_num_frame {self.max_num_frame} "
                 "must be 1 <= min <= max"
             )
-        if self.sampling_method not in ("rand", "middle", "eval"):
+        if self.sampling_method not in ("rand", "middle", "eval", "by_time"):
             raise DataError(
-                f"--sampling_method {self.sampling_method}: choose rand, middle or eval"
+                f"--sampling_method {self.sampling_method}: choose rand, middle or eval, or by_time"
             )
         if self.max_seq_length < 1 or self.max_items_per_group < 1:
             raise DataError("--max_seq_length and --max_items_per_group must be at least 1")
-        chance = self.sampling_method == "rand" or self.min_num_frame < self.max_num_frame
+        chance = (
+            self.sampling_method in ("rand", "by_time") or self.min_num_frame < self.max_num_frame
+        )
         if self.cache_features and chance:
             raise DataError(
                 "--cache_features needs the same frames in every epoch: add --sampling_method "
@@ -104,6 +107,7 @@ class SampleGroup:
         problems: what was wrong with items that this group replaces, one message each.
         num_clamped: intervals that reached past the end of the video and were cut.
         image_features: `(F, N, C)` in place of the pixels; None without a cache of them.
+        num_warned: items of a video with which something is wrong; the log names it.
     """
 
     prefix_ids: list[int]
@@ -115,6 +119,7 @@ class SampleGroup:
     problems: list[str] = field(default_factory=list)
     num_clamped: int = 0
     image_features: Tensor | None = None
+    num_warned: int = 0
 
 
 class TrainingData(Dataset):
@@ -273,6 +278,7 @@ class TrainingData(Dataset):
             places,
             num_clamped=num_clamped,
             image_features=loaded.image_features,
+            num_warned=len(items) if loaded.is_doubtful else 0,
         )
 
     def _encode(
@@ -311,16 +317,23 @@ class TrainingData(Dataset):
         processor, settings = self.processor, self.settings
         augment = (lambda frame: jpeg_augment(frame, rng)) if source.data_augment else (lambda f: f)
         if item.video is not None:
-            rule = "eval" if settings.sampling_method == "eval" else "train"
+            method = settings.sampling_method
+            rule = method if method in ("eval", "by_time") else "train"
             sample = processor.load_video(
                 item.video,
                 rng.randint(settings.min_num_frame, settings.max_num_frame),
                 rule=rule,
-                rng=rng if settings.sampling_method == "rand" else None,
+                rng=rng if method in ("rand", "by_time") else None,
             )
             frames = [augment(frame) for frame in sample.frames]
             media, times = processor.video_media(sample), processor.frame_times(sample)
-            return LoadedMedia(media, times, sample.duration, processor.pixels(frames))
+            return LoadedMedia(
+                media,
+                times,
+                sample.duration,
+                processor.pixels(frames),
+                is_doubtful=bool(sample.warnings),
+            )
         options = processor.settings
         tiles = [
             tile_image(

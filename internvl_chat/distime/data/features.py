@@ -53,6 +53,7 @@ class LoadedMedia:
         duration: of the video, in seconds; 1 without a video.
         pixel_values: `(F, 3, S, S)`; no rows without media or with features.
         image_features: `(F, N, C)`, N tokens for each of F tiles, as the projector gives them.
+        is_doubtful: something is wrong with the video, which the log has said.
     """
 
     media: Media
@@ -60,6 +61,7 @@ class LoadedMedia:
     duration: float
     pixel_values: Tensor
     image_features: Tensor | None = None
+    is_doubtful: bool = False
 
 
 def fingerprint(parts: Iterable[nn.Module], dtype: torch.dtype, settings: ProcessorSettings) -> str:

@@ -134,7 +134,7 @@ class Responder:
         }
         return Reply(
             answer=answer_html(answer),
-            timeline=timeline_html(answer.events, answer.duration),
+            timeline=timeline_html(answer.events, answer.end),
             chapters=chapters_html(answer.events) if mode == LIST else "",
             prompt=prompt,
             details=details_html(facts),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import PromptError
 from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
+
+logger = logging.getLogger(__name__)
 
 
 class AnswerError(DisTimeError):
@@ -67,6 +70,22 @@ class Task:
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
+def shorter_than_annotated(task: Task, sample: VideoSample) -> tuple[str, ...]:
+    """Say of a video that it is shorter than the annotation has it: it may be cut short.
+
+    Transport streams and live recordings do not know how long they should be.
+    """
+    annotated = max((query.duration or 0.0 for query in task.queries), default=0.0)
+    if annotated - sample.duration <= max(2.0, 0.05 * annotated):
+        return ()
+    words = (
+        f"{task.path} lasts {sample.duration:.1f} s, but {annotated:.1f} s by the annotation: it "
+        "may be cut short; download it again"
+    )
+    logger.warning("%s", words)
+    return (words,)
+
+
 class Answerer:
     """A loaded checkpoint that answers tasks.
 
@@ -77,11 +96,13 @@ class Answerer:
 
     Attributes:
         seconds: time spent by this process, by kind of work.
+        warnings: what is wrong with the videos that were loaded, by `Task.key`.
     """
 
     def __init__(self, settings: Settings, benchmark: Benchmark, device: torch.device):
         self.settings, self.benchmark, self.device = settings, benchmark, device
         self.seconds: Counter[str] = Counter()
+        self.warnings: dict[str, tuple[str, ...]] = {}
         with self._timed("load"):
             processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
             self.processor = benchmark.processor(processor)
@@ -104,6 +125,7 @@ class Answerer:
             bound=task.bound,
             gif_fps=self.benchmark.gif_fps,
         )
+        self.warnings[task.key] = sample.warnings + shorter_than_annotated(task, sample)
         if not self.settings.share_prefix:
             return sample
         questions = [query.question for query in task.queries]

@@ -57,6 +57,12 @@ class Query:
     bound: Interval | None = None
     title: str = ""
 
+    @property
+    def duration(self) -> float | None:
+        """How long the video is by its annotation, in seconds; None where that does not say."""
+        value = self.item.get("duration") if isinstance(self.item, dict) else None
+        return float(value) if isinstance(value, int | float) else None
+
 
 Answered = Sequence[tuple[Query, "Answer | None"]]
 """Every query in annotation order with its answer; None where the video could not be used."""

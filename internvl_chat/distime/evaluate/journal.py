@@ -33,10 +33,12 @@ class Records:
     Attributes:
         answers: one for each query, in order.
         failures: why a video could not be used.
+        warnings: what was wrong with a video that was used all the same.
     """
 
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Journal:
@@ -88,10 +90,11 @@ class Journal:
                 f"(seen in {path.name})"
             )
 
-    def write(self, task: Task, answers: Sequence[Answer]) -> None:
-        """Append a task's answers, in the order of its queries."""
-        values = [answer_to_dict(answer) for answer in answers]
-        self._append({"key": task.key, "video": task.video, "answers": values})
+    def write(self, task: Task, answers: Sequence[Answer], warnings: Sequence[str] = ()) -> None:
+        """Append a task's answers, in the order of its queries, and what to say of its video."""
+        line = {"key": task.key, "video": task.video}
+        line["answers"] = [answer_to_dict(answer) for answer in answers]
+        self._append(line | ({"warnings": list(warnings)} if warnings else {}))
 
     def write_failure(self, task: Task, reason: str) -> None:
         """Append that a task's video cannot be used."""
@@ -126,7 +129,9 @@ def _records(files: Iterable[Sequence[dict[str, Any]]]) -> Records:
                 records.failures[line["key"]] = line["failed"]
             else:
                 answers = [answer_from_dict(value) for value in line["answers"]]
-                records.answers.setdefault(line["key"], answers)
+                if line["key"] not in records.answers:
+                    records.answers[line["key"]] = answers
+                    records.warnings[line["key"]] = line.get("warnings", [])
     for key in records.answers:  # a video that failed once and was mended since
         records.failures.pop(key, None)
     return records

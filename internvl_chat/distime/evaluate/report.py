@@ -179,6 +179,9 @@ def facts_html(description: Mapping[str, Any]) -> str:
     shown = ("distime", "torch", "transformers", "gpu")
     rows["versions"] = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
     parts = [table_html([[name, value] for name, value in rows.items() if value != ""])]
+    if warnings := description.get("warnings", []):
+        parts.append("<h2>Videos with something wrong</h2>")
+        parts.append(table_html([[one["video"], one["reason"]] for one in warnings]))
     failures = description.get("failures", [])
     if failures:
         parts.append("<h2>Videos that could not be used</h2>")

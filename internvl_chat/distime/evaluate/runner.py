@@ -144,7 +144,7 @@ def answer_all(
                 waited = time.perf_counter()
                 loaded = future.result()
                 answerer.seconds["wait_for_videos"] += time.perf_counter() - waited
-                journal.write(task, answerer.answer(task, loaded))
+                journal.write(task, answerer.answer(task, loaded), answerer.warnings[task.key])
             except FAILURES as error:
                 logger.warning("%s", error)
                 journal.write_failure(task, str(error))
@@ -194,6 +194,19 @@ def finish(
         for task in tasks
         if task.key in records.failures
     ]
+    warnings = [
+        {"video": task.video, "queries": len(task.queries), "reason": reason}
+        for task in tasks
+        for reason in records.warnings.get(task.key, [])
+    ]
+    doubtful = len({warning["video"] for warning in warnings})
+    if warnings:
+        logger.warning(
+            "%d of %d videos were used though something is wrong with them, first: %s",
+            doubtful,
+            len(tasks),
+            warnings[0]["reason"],
+        )
     score, problem = None, ""
     if len(failures) > settings.max_failures:
         problem = (
@@ -223,8 +236,10 @@ def finish(
             ),
             **({"unread_choices": unread} if any(choices) else {}),
             "failed_videos": len(failures),
+            **({"videos_with_warnings": doubtful} if warnings else {}),
         },
         "failures": failures,
+        "warnings": warnings,
         "timing": timing,
         "score": dict(score.metrics) if score else None,
     }

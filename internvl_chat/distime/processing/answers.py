@@ -30,8 +30,9 @@ class Event:
         confidence: 1 minus the mean normalised entropy of the two distributions: 1 when both put
             everything on one bin, 0 when both are uniform.
         distribution: `(2, reg_max + 1)` probabilities of start and end; bin `k` is the time
-            `k / reg_max * duration`.
+            `origin + k / reg_max * duration`.
         text: what the answer says right after the time (dense captioning), stripped.
+        origin: when the first picture is shown, in seconds on the clock of `start` and `end`.
     """
 
     start: float
@@ -39,6 +40,7 @@ class Event:
     confidence: float = math.nan
     distribution: np.ndarray | None = field(default=None, repr=False, compare=False)
     text: str = ""
+    origin: float = 0.0
 
     @property
     def ordered(self) -> Event:
@@ -66,11 +68,18 @@ class Answer:
         text: the words, with `<TIME_STAMP>` where an event was named.
         events: one per `<TIME_STAMP>` of the text, in order.
         duration: of the video, in seconds.
+        origin: when its first picture is shown, in seconds on the clock of the events.
     """
 
     text: str
     events: tuple[Event, ...] = ()
     duration: float = math.nan
+    origin: float = 0.0
+
+    @property
+    def end(self) -> float:
+        """When the last picture ends, in seconds on the clock of the events."""
+        return self.origin + self.duration
 
     @property
     def readable(self) -> str:
@@ -87,7 +96,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """The words, and a timeline where there are events; notebooks show it."""
-        timeline = timeline_svg(self.events, self.duration) if self.events else ""
+        timeline = timeline_svg(self.events, self.end) if self.events else ""
         return f"<p>{escape(self.readable)}</p>{timeline}"
 
 
@@ -98,10 +107,18 @@ class Events(list[Event]):
         duration: of the video, in seconds.
         answer: the model's words that the events were read from, `<TIME_STAMP>` where an event was
             named; '' where they are not known.
+        origin: when the first picture is shown, in seconds on the clock of the events.
     """
 
-    def __init__(self, events: Iterable[Event] = (), duration: float = math.nan, answer: str = ""):
+    def __init__(
+        self,
+        events: Iterable[Event] = (),
+        duration: float = math.nan,
+        answer: str = "",
+        origin: float = 0.0,
+    ):
         super().__init__(events)
+        self.origin = origin
         self.duration = duration
         self.answer = answer
 
@@ -112,7 +129,7 @@ class Events(list[Event]):
 
     def _repr_html_(self) -> str:
         """A timeline; notebooks show it."""
-        return timeline_svg(self, self.duration) if self else "<p>no events</p>"
+        return timeline_svg(self, self.origin + self.duration) if self else "<p>no events</p>"
 
 
 def confidence(distribution: np.ndarray) -> float:
@@ -128,6 +145,7 @@ def read_answer(
     times: Tensor,
     distributions: Tensor,
     duration: float,
+    origin: float = 0.0,
 ) -> Answer:
     """Read one row of `generate`'s output.
 
@@ -137,16 +155,25 @@ def read_answer(
         times: `(n, 2)` normalised.
         distributions: `(n, 2, reg_max + 1)`.
         duration: of the video, in seconds.
+        origin: when the first picture is shown, on the clock that the events are to have: 0 for
+            published arithmetic, `VideoSample.start` for what people are told.
     """
     text = processor.decode(new_ids)
     bins = distributions.float().cpu().numpy()
     events = [
-        Event(start * duration, end * duration, confidence(bins[i]), bins[i], caption)
+        Event(
+            origin + start * duration,
+            origin + end * duration,
+            confidence(bins[i]),
+            bins[i],
+            caption,
+            origin,
+        )
         for i, ((start, end), caption) in enumerate(
             zip(times.double().tolist(), captions(text), strict=False)
         )
     ]
-    return Answer(text, tuple(events), duration)
+    return Answer(text, tuple(events), duration, origin)
 
 
 def captions(text: str) -> list[str]:

@@ -114,11 +114,13 @@ class PrefixInputs:
         prefix: keyword arguments of `model.encode_prefix`.
         suffixes: `input_ids` and `attention_mask` `(N, S)` for `model.generate_from_prefix`.
         duration: of the video, in seconds.
+        start: when its first frame is shown on the clock of players, in seconds.
     """
 
     prefix: BatchFeature
     suffixes: BatchFeature
     duration: float
+    start: float = 0.0
 
 
 class DisTimeProcessor:
@@ -399,7 +401,9 @@ class DisTimeProcessor:
             "frame_times": self.frame_times(sample),
         }
         suffixes = self.pad_left([prompt[length:] for prompt in prompts])
-        return PrefixInputs(BatchFeature(prefix), BatchFeature(suffixes), sample.duration)
+        return PrefixInputs(
+            BatchFeature(prefix), BatchFeature(suffixes), sample.duration, sample.start
+        )
 
     def pad_left(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Lists of ids -> `input_ids` and `attention_mask` `(N, longest)`."""

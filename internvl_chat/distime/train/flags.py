@@ -133,7 +133,8 @@ class DataFlags:
     max_num_frame: int = _flag(16, "... to this one")
     sampling_method: str = _flag(
         "rand",
-        "frames: rand, one from each of equal segments; middle of each; eval, as evaluation does",
+        "frames: rand, one from each of equal segments; middle of each; eval, as evaluation does; "
+        "by_time, as rand, but by the time where the frame rate varies",
     )
     max_seq_length: int = _flag(8192, "longest sequence, in tokens")
     share_video_prefix: bool = _flag(False, "train the items of a video behind one copy of it")
@@ -239,7 +240,7 @@ LIMITS = {
     "distribution_loss_reduction": Limits(str, one_of=("sum", "mean")),
     "min_num_frame": _COUNT,
     "max_num_frame": _COUNT,
-    "sampling_method": Limits(str, one_of=("rand", "middle", "eval")),
+    "sampling_method": Limits(str, one_of=("rand", "middle", "eval", "by_time")),
     "max_seq_length": _COUNT,
     "max_items_per_group": _COUNT,
     "max_dynamic_patch": _COUNT,

@@ -32,7 +32,15 @@ from distime.train.export import Exporter
 logger = logging.getLogger(__name__)
 
 _LOSSES = ("text_loss", "distribution_loss", "iou_loss")
-_COUNTED = ("num_samples", "num_problems", "num_clamped", "num_cut", "num_tokens", "num_padding")
+_COUNTED = (
+    "num_samples",
+    "num_problems",
+    "num_clamped",
+    "num_cut",
+    "num_warned",
+    "num_tokens",
+    "num_padding",
+)
 
 
 class TrainingError(DisTimeError):
@@ -103,6 +111,7 @@ class DisTimeTrainer(Trainer):
                 num_problems=len(batch["problems"]),
                 num_clamped=batch["num_clamped"],
                 num_cut=batch["num_cut"],
+                num_warned=batch["num_warned"],
                 num_tokens=batch["input_ids"].numel() - padding,
                 num_padding=padding,
             )
@@ -383,7 +392,7 @@ class DisTimeTrainer(Trainer):
         return (
             f"{totals['num_samples']} samples, {totals['num_problems']} broken and replaced, "
             f"{totals['num_cut']} cut to --max_seq_length, {totals['num_clamped']} intervals cut "
-            "to the end of their video"
+            f"to the end of their video, {totals['num_warned']} of videos with something wrong"
         )
 
 

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 # Headers and packets of whole files differ by a picture or two; what is more has a reason.
 _SLACK = 0.5  # seconds
 
+# How far decoders reorder pictures in practice.
+_REORDERED = 4
+
 # Pictures that are decoded to see whether a doubtful file's stamps are in order.
 _LOOKED_AT = 32
 
@@ -142,12 +145,16 @@ def read_index(
         cut, end = _compare_with_header(path, container, stream, pictures, complained)
         if ticks and end:
             last = round(end / tick) - ticks[-1]
-    if cut and cut.frames and not counted:
+    if cut and cut.frames:
         # Of the frames shown after the last decoding stamp some may be cut off, so none of them
-        # counts as there.
-        ticks = [stamp for stamp in stamps if packets[-1].dts is None or stamp <= packets[-1].dts]
-        cut = cut._replace(frames=cut.frames + len(stamps) - len(ticks))
-        stamps = ticks
+        # counts as there. Where there are no such stamps it may be any of the last few.
+        whole = len(stamps)
+        if not counted and packets[-1].dts is not None:
+            whole = max(sum(stamp <= packets[-1].dts for stamp in stamps), 1)
+        elif stream.codec_context.has_b_frames:
+            whole = max(whole - _REORDERED, 1)
+        cut = cut._replace(frames=cut.frames + len(stamps) - whole)
+        stamps, ticks = stamps[:whole], ticks[:whole]
     fps, seconds, duration, constant_rate = _times(stream, len(stamps), ticks, cut, last)
     index = Index(
         stamps=stamps,
@@ -180,6 +187,7 @@ def _read_packets(
     """Return a stream's packets, and what the container complained of meanwhile."""
     packets: list[Packet] = []
     stopped: list[Complaint] = []
+    listed = len(stream.index_entries)
     with complaints() as heard:
         try:
             packets.extend(
@@ -196,6 +204,9 @@ def _read_packets(
             )
         except av.error.FFmpegError as error:
             stopped.append(Complaint("", f"reading stopped: {error}"))
+    if container.format.name == "avi" and listed < len(packets):
+        # Only the index of an avi file tells keyframes; where it is cut off all pass for one.
+        packets[1:] = [packet._replace(key=False) for packet in packets[1:]]
     # Decoders complain of what they need not understand to find the packets.
     return packets, [one for one in heard if one.source == container.format.name] + stopped
 
@@ -289,7 +300,7 @@ def _compare_with_header(
     truncated = size is not None and path.stat().st_size < size
     promised, of_pictures = promised_end(path, container, stream) or (0.0, False)
     # What is cut off may be short; what a whole file lacks is more than rounding.
-    slack = 1.5 * (end - begin) / count if truncated and of_pictures else _SLACK
+    slack = 1.5 * (end - begin) / count if truncated else _SLACK
     short = promised > end + slack
     if short and not of_pictures:
         # Sound or subtitles may be longer; so much of the whole as they have is there.
