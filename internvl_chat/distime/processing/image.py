@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import random
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,25 +31,21 @@ class ImageError(DisTimeError):
 def load_image(path: str | Path) -> Image.Image:
     """Read a picture as RGB. Its EXIF orientation is not applied, as in the published code.
 
-    Raises ImageError for a path that is missing, no file, empty or no readable picture.
+    Raises ImageError for a path that is missing, no file, empty or no readable picture, and for a
+    picture that is not whole.
     """
     path = Path(path)
-    if not path.exists():
-        raise ImageError(f"{path}: no such image; check the path and the root folder")
-    if not path.is_file():
-        raise ImageError(f"{path}: not a file; give the path of one image")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: the file is empty; download or export it again")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}; shrink the image first") from error
-    # PIL's decoders let all of these escape on damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    with _opened(path) as image:
+        try:
+            rgb = as_rgb(image)
+        except _UNREADABLE as error:
+            raise _unreadable(path, error) from error
+        is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and not _ends_as_jpeg(path):
         raise ImageError(
-            f"{path}: cannot be read as an image ({error}); download or export it again"
-        ) from error
+            f"{path}: the picture breaks off before its end; download or export it again"
+        )
+    return rgb
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -55,19 +53,84 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
     Raises ImageError when it is no readable picture.
     """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
+    with _opened(Path(path)) as image:
+        return image.size
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode as 8-bit RGB; what is transparent has the colour beneath.
+
+    Raises ImageError for a mode in which no number is agreed to be white.
+    """
+    # Earlier versions of Pillow call the 16 bits of these formats 32.
+    has_16_bits = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
+    if image.mode in ("I", "F") and not has_16_bits:
         raise ImageError(
-            f"{path}: cannot be read as an image ({error}); check the path or export it again"
-        ) from error
+            f"{image.format} of 32-bit {'floats' if image.mode == 'F' else 'integers'}, which do "
+            "not say what is white; save it with 8 or 16 bits a colour"
+        )
+    if image.mode.startswith("I"):
+        # Pillow would clip at 255. As for 16-bit colours, it is the upper 8 bits that are shown.
+        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+# All that PIL's decoders let escape on damaged files.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    struct.error,
+    zlib.error,
+    OverflowError,
+    TypeError,
+    KeyError,
+    IndexError,
+)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        if not path.exists():
+            raise ImageError(f"{path}: no such image; check the path and the root folder")
+        if not path.is_file():
+            raise ImageError(f"{path}: not a file; give the path of one image")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty; download or export it again")
+        return Image.open(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    if isinstance(error, ImageError):
+        return error if str(path) in str(error) else ImageError(f"{path}: {error}")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError(f"{path}: {error}; shrink the image first")
+    if isinstance(error, PermissionError):
+        return ImageError(f"{path}: {error.strerror}; change its or its folder's permissions")
+    if "TEXT_CHUNK" in str(error) or "text chunk" in str(error):
+        return ImageError(f"{path}: {error}; save it again without the text beside the picture")
+    return ImageError(f"{path}: cannot be read as an image ({error}); download or export it again")
+
+
+def _ends_as_jpeg(path: Path) -> bool:
+    """Whether the last scan of a JPEG is followed by the marker of the end.
+
+    What comes of a broken download may be filled with zeros, and PIL then shows grey in silence.
+    Neither marker occurs inside the data of a scan.
+    """
+    data = path.read_bytes()
+    return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
 
 
 def to_image(frame: np.ndarray | Image.Image) -> Image.Image:
     """Return a frame (uint8 RGB array (H, W, 3), or a picture) as an RGB picture."""
     if isinstance(frame, Image.Image):
-        return frame if frame.mode == "RGB" else frame.convert("RGB")
+        return frame if frame.mode == "RGB" else as_rgb(frame)
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ImageError(
