@@ -124,7 +124,7 @@ def test_cached_features_train_as_pixels(workspace, tmp_path, flags, monkeypatch
 
     caplog.clear()
     monkeypatch.setattr(DisTimeProcessor, "load_video", decode)
-    monkeypatch.setattr(DisTimeForConditionalGeneration, "get_image_features", decode)
+    monkeypatch.setattr(DisTimeForConditionalGeneration, "encode_images", decode)
     train(workspace, tmp_path / "again", *cached)
     assert "0 files written" in caplog.text
     for name, parameter in parameters(tmp_path / "again").items():
