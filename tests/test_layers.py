@@ -16,7 +16,7 @@ BELOW = {
     "backbones": {"model"},
     "processing": {"model", "backbones", "timeline"},
 }
-EVERYBODYS = {"errors", "files", "paths"}
+EVERYBODYS = {"errors", "files", "paths", "versions"}
 
 
 def imported(file: Path) -> set[str]:
