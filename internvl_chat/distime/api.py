@@ -4,6 +4,8 @@
     model.ground("video.mp4", "the person closes the door")[0].start
     model.ground("video.mp4", ["the door closes", "the light goes on"])     # the video is read once
     model.caption(["a.mp4", "b.mp4"])
+    for item in model.iter_ground(paths, "the door closes"):                # results and errors
+        print(item.video, item.error or item.result)
     answer = model.chat("video.mp4", "What does she do?")
     model.chat("video.mp4", "And after that?", history=[("What does she do?", answer)])
 
@@ -17,28 +19,72 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.errors import DisTimeError
+from distime.model.attention import ATTENTION
 from distime.model.hub import local_folder
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events, read_answer
 from distime.processing.processor import DisTimeProcessor, Video
+from distime.processing.prompt import PromptError
 from distime.processing.questions import ANET_CAPTIONING, JOIN, moment_retrieval_question
+from distime.processing.video import VideoError
 
 History = Sequence[tuple[str, str | Answer]]
 
 
 class RequestError(DisTimeError):
     """A call asks for something that cannot be; the message says what to give instead."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What became of one video and question of many: a result, or why there is none.
+
+    Attributes:
+        index: its place in the call.
+        video: as given.
+        text: the query or question.
+        result: `Events` or `Answer`; None where the video or the question could not be used.
+        error: why not; its message names the file.
+    """
+
+    index: int
+    video: Video
+    text: str
+    result: Events | Answer | None = None
+    error: DisTimeError | None = None
+
+
+class BatchError(VideoError):
+    """Some of several videos or questions could not be used; the others were answered.
+
+    Attributes:
+        items: an `Item` for each, in the order of the call, with its result or its error.
+    """
+
+    def __init__(self, items: Sequence[Item]):
+        failed = [item for item in items if item.error]
+        super().__init__(
+            f"{len(failed)} of {len(items)} could not be answered (this error's `results` holds "
+            "those of the others; `iter_ground`, `iter_caption` and `iter_chat` go on): "
+            f"{'; '.join(dict.fromkeys(str(item.error) for item in failed))}"
+        )
+        self.items = list(items)
+
+    @property
+    def results(self) -> list[Events | Answer | None]:
+        """The results in the order of the call, None where there is none."""
+        return [item.result for item in self.items]
 
 
 class DisTime:
@@ -56,6 +102,8 @@ class DisTime:
         processor: DisTimeProcessor,
         batch_size: int = 16,
     ):
+        if batch_size < 1:
+            raise RequestError(f"batch_size {batch_size}: answer at least one question at once")
         processor.check_model(model.config)
         self.model = model.eval()
         self.processor = processor
@@ -83,11 +131,17 @@ class DisTime:
             revision: branch, tag or commit on the hub.
 
         Raises:
+            RequestError: there is no such device or attention.
             HubError: there is neither such a folder nor such a name on the hub.
             CheckpointError: the weights do not fit the configuration.
             TokenizerError: the tokenizer cannot be read.
             ProcessorError: the processor cannot be read or belongs to another model.
         """
+        device = check_device(device)
+        if attn_implementation not in (None, *ATTENTION):
+            raise RequestError(
+                f"attn_implementation {attn_implementation!r}: choose one of {', '.join(ATTENTION)}"
+            )
         folder = local_folder(path, revision)
         options = (
             {} if attn_implementation is None else {"attn_implementation": attn_implementation}
@@ -97,8 +151,6 @@ class DisTime:
         # The processor first: its mistakes show before gigabytes are read.
         processor = DisTimeProcessor.from_pretrained(folder)
         model = DisTimeForConditionalGeneration.from_pretrained(folder, **options)
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device), processor)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -132,21 +184,36 @@ class DisTime:
             **generation: see `ask`.
 
         Returns:
-            the events in the order of the answer, the likeliest first, each with the query as its
-            text; empty where the model names no time. For several queries or videos a list of that.
+            the events, the one with the highest confidence first, each with the query as its text;
+            empty where the model names no time: its words are in `Events.answer`. For several
+            queries or videos a list of that.
 
         Raises:
-            VideoError: a file cannot be read; the message names it.
+            VideoError: a file cannot be read; the message names it. Of several videos the others
+                are answered nevertheless: the error is then a `BatchError` that holds the results.
             RequestError: the numbers of videos and queries do not match.
         """
-        videos, queries, is_single = _pairs(video, query, "query")
+        options = {"num_frames": num_frames, **generation}
+        is_single = isinstance(video, Video) and isinstance(query, str)
+        return _collected(self.iter_ground(video, query, **options), is_single)
+
+    def iter_ground(
+        self, video: Video | Sequence[Video], query: str | Sequence[str], **options: Any
+    ) -> Iterator[Item]:
+        """Yield what `ground` finds for each query as soon as it is known, errors included.
+
+        Queries about one video come together, so that the order need not be that of the call:
+        `Item.index` says the place.
+        """
+        videos, queries = _pairs(video, query, "query")
         questions = [moment_retrieval_question(one) for one in queries]
-        answers = self._answer_all(videos, questions, num_frames, **generation)
-        results = [
-            Events((replace(event, text=one) for event in answer.events), answer.duration)
-            for one, answer in zip(queries, answers, strict=True)
-        ]
-        return results[0] if is_single else results
+        for item in self._answer_each(videos, questions, **options):
+            item = replace(item, text=queries[item.index])
+            if answer := item.result:
+                events = sorted(answer.events, key=lambda event: -event.confidence)
+                named = (replace(event, text=item.text) for event in events)
+                item = replace(item, result=Events(named, answer.duration, answer.text))
+            yield item
 
     def caption(
         self,
@@ -169,12 +236,21 @@ class DisTime:
             the events in the order of the answer; for several videos a list of that.
 
         Raises:
-            VideoError: a file cannot be read; the message names it.
+            VideoError: a file cannot be read; of several videos a `BatchError`, see `ground`.
         """
-        videos, questions, is_single = _pairs(video, question, "question")
-        answers = self._answer_all(videos, questions, num_frames, **generation)
-        results = [Events(answer.events, answer.duration) for answer in answers]
-        return results[0] if is_single else results
+        options = {"question": question, "num_frames": num_frames, **generation}
+        is_single = isinstance(video, Video) and isinstance(question, str)
+        return _collected(self.iter_caption(video, **options), is_single)
+
+    def iter_caption(
+        self, video: Video | Sequence[Video], *, question: str = ANET_CAPTIONING, **options: Any
+    ) -> Iterator[Item]:
+        """Yield what `caption` finds for each video as soon as it is known, errors included."""
+        for item in self._answer_each(*_pairs(video, question, "question"), **options):
+            if answer := item.result:
+                events = Events(answer.events, answer.duration, answer.text)
+                item = replace(item, result=events)
+            yield item
 
     def chat(
         self,
@@ -201,34 +277,53 @@ class DisTime:
             the answer; for several questions or videos a list.
 
         Raises:
-            VideoError: a file cannot be read; the message names it.
+            VideoError: a file cannot be read; of several videos a `BatchError`, see `ground`.
             RequestError: the numbers of videos and questions do not match, or there is a history
                 for several videos.
         """
-        videos, questions, is_single = _pairs(video, question, "question")
+        options = {"history": history, "num_frames": num_frames, **generation}
+        is_single = isinstance(video, Video) and isinstance(question, str)
+        return _collected(self.iter_chat(video, question, **options), is_single)
+
+    def iter_chat(
+        self,
+        video: Video | Sequence[Video],
+        question: str | Sequence[str],
+        history: History = (),
+        **options: Any,
+    ) -> Iterator[Item]:
+        """Yield what `chat` answers to each question as soon as it is known, errors included."""
+        pairs = _pairs(video, question, "question")
         if history and not isinstance(video, Video):
             raise RequestError("a history belongs to one video: ask about one video at a time")
-        answers = self._answer_all(videos, questions, num_frames, history=history, **generation)
-        return answers[0] if is_single else answers
+        yield from self._answer_each(*pairs, history=history, **options)
 
-    def _answer_all(
-        self,
-        videos: Sequence[Video],
-        questions: Sequence[str],
-        num_frames: int | None,
-        **options: Any,
-    ) -> list[Answer]:
+    def _answer_each(
+        self, videos: Sequence[Video], questions: Sequence[str], **options: Any
+    ) -> Iterator[Item]:
         """Answer one question per video, those about the same video together."""
         groups: dict[Any, list[int]] = {}
         for index, video in enumerate(videos):
             key = os.fspath(video) if isinstance(video, str | os.PathLike) else id(video)
             groups.setdefault(key, []).append(index)
-        answers: dict[int, Answer] = {}
         for indices in groups.values():
-            asked = [questions[index] for index in indices]
-            replies = self.ask(videos[indices[0]], asked, num_frames=num_frames, **options)
-            answers |= zip(indices, replies, strict=True)
-        return [answers[index] for index in range(len(videos))]
+            items = [Item(index, videos[index], questions[index]) for index in indices]
+            try:
+                answers = self.ask(items[0].video, [item.text for item in items], **options)
+                yield from (
+                    replace(item, result=answer)
+                    for item, answer in zip(items, answers, strict=True)
+                )
+            except VideoError as error:
+                yield from (replace(item, error=error) for item in items)
+            except PromptError as error:
+                # It is about one of the questions.
+                if len(items) == 1:
+                    yield replace(items[0], error=error)
+                else:
+                    for item in items:
+                        for alone in self._answer_each([item.video], [item.text], **options):
+                            yield replace(alone, index=item.index)
 
     def ask(
         self,
@@ -297,18 +392,53 @@ class DisTime:
         sample = self.processor.load_video(video)
         media = self.processor.video_media(sample)
         questions = [asked for asked, _ in history] + [question]
-        questions[0] = media.place(questions[0], JOIN["demo"])
+        template = self.processor.template
+        questions[0] = media.place(questions[0], JOIN["demo"], template)
         answers = [answer for _, answer in _written(history)]
-        text = self.processor.template.prompt(
-            questions[-1], list(zip(questions, answers, strict=False))
-        )
-        return re.sub("(<IMG_CONTEXT>)+", f"<IMG_CONTEXT> x {media.tokens_per_image}", text)
+        text = template.prompt(questions[-1], list(zip(questions, answers, strict=False)))
+        for token in template.placeholders:
+            run = f"(?:{re.escape(token)})+"
+            text = re.sub(run, lambda found, token=token: _counted(found[0], token), text)
+        return text
+
+
+def _counted(run: str, token: str) -> str:
+    return f"{token} x {len(run) // len(token)}"
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """Return the device of that name, by default the first GPU where there is one, else the CPU.
+
+    Raises:
+        RequestError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise RequestError(f'device {device!r}: give one such as "cpu" or "cuda:1"') from None
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (found.index or 0) >= count:
+            here = f"{count} here, counted from 0" if count else 'none here; give "cpu"'
+            raise RequestError(f"device {device!r}: there is no such GPU ({here})")
+    return found
+
+
+def _collected(items: Iterable[Item], is_single: bool) -> Any:
+    """Return the one result or the list of them, or raise what stands in their way."""
+    items = sorted(items, key=lambda item: item.index)
+    failed = [item for item in items if item.error]
+    if failed:
+        raise failed[0].error if len(items) == 1 else BatchError(items)
+    return items[0].result if is_single else [item.result for item in items]
 
 
 def _pairs(
     video: Video | Sequence[Video], text: str | Sequence[str], name: str
-) -> tuple[list[Video], list[str], bool]:
-    """Match videos and texts one to one; tell whether the call was about one of each."""
+) -> tuple[list[Video], list[str]]:
+    """Match videos and texts one to one."""
     one_video, one_text = isinstance(video, Video), isinstance(text, str)
     videos = [video] if one_video else list(video)
     texts = [text] if one_text else list(text)
@@ -321,7 +451,7 @@ def _pairs(
             f"{len(videos)} videos and {len(texts)} texts: give one {name} for each video, or one "
             f"video, or one {name}"
         )
-    return videos, texts, one_video and one_text
+    return videos, texts
 
 
 def _written(history: History) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,9 +12,10 @@ from PIL import Image
 from answering import QUERIES
 from distime import DisTime
 from distime.cli import COMMANDS, main
+from distime.cli.answering import GPU_DRIVERS
 from distime.cli.completion import script
 from distime.export import write_clip, write_srt
-from distime.processing.answers import Event
+from distime.processing.answers import Answer, Event
 from distime.processing.video import encode_video, open_video
 
 SHORT = ["--max-new-tokens", "12"]
@@ -88,12 +90,83 @@ def test_files_of_several_answers_are_numbered_by_their_place(checkpoint, videos
         (["--checkpoint", "/gone"], "/gone: no such folder"),
         (["--num-frames", "0"], "--num-frames 0"),
         (["--max-new-tokens", "0"], "--max-new-tokens 0"),
+        (["--batch-size", "0"], "--batch-size 0: answer at least one"),
+        (["--attn", "foo"], "--attn foo: choose one of sdpa, eager, flash_attention_2"),
+        (["--device", "gpu"], "--device gpu: give one such as"),
     ],
 )
 def test_errors_are_one_line(checkpoint, videos, capsys, arguments, message):
     assert main(["ground", videos[0], "q", "--checkpoint", checkpoint, *arguments]) == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("error: ") and message in err
+
+
+@pytest.mark.parametrize("command", ["ground", "caption", "chat"])
+@pytest.mark.parametrize(
+    "flags", [["--device", "cuda:0"], ["--attn", "foo"], ["--batch-size", "0"]]
+)
+def test_wrong_flags_are_told_before_anything_is_loaded(command, flags, tmp_path):
+    """In a process of its own: without torch, within a second."""
+    if flags[0] == "--device" and any(Path(path).exists() for path in GPU_DRIVERS):
+        pytest.skip("this machine has a GPU")
+    words = [command, "v.mp4", *["q"] * (command != "caption"), "--checkpoint", str(tmp_path)]
+    code = (
+        "import sys\nfrom distime.cli import main\n"
+        f"code = main({[*words, *flags]!r})\nsys.exit(code + 10 * ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and f"error: {' '.join(flags)}: " in done.stderr
+
+
+def test_a_gpu_that_is_not_there(checkpoint, videos, capsys, monkeypatch):
+    """Also where a driver is, and no GPU of that number."""
+    monkeypatch.setattr("distime.cli.answering.GPU_DRIVERS", ("/",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = ["ground", videos[0], "q", "--checkpoint", checkpoint, "--device", "cuda:7"]
+    assert main(arguments) == 1
+    assert "error: device 'cuda:7': there is no such GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_json_has_a_line_for_whatever_could_not_be_answered(
+    checkpoint, videos, tmp_path, capsys, place
+):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    asked = [videos[0]]
+    asked.insert(place, str(bad))
+    assert ground(checkpoint, asked[0], *QUERIES[:2], "--videos", asked[1], "--json") == 1
+    found = lines(capsys)
+    assert [(a["video"], a["query"]) for a in found] == [(v, q) for v in asked for q in QUERIES[:2]]
+    for answer in found:
+        assert ("error" in answer) == (answer["video"] == str(bad))
+        assert ("events" in answer) == (answer["video"] != str(bad))
+
+
+def test_a_question_that_cannot_be_asked_costs_its_own_answer(checkpoint, videos, capsys):
+    bad = "what is <IMG_CONTEXT>?"
+    assert ground(checkpoint, videos[0], QUERIES[0], bad, QUERIES[1], "--json") == 1
+    found = lines(capsys)
+    assert [a["query"] for a in found] == [QUERIES[0], bad, QUERIES[1]]
+    assert ["error" in a for a in found] == [False, True, False]
+    for command in ("chat", "chat --conversation"):
+        words = command.split()
+        arguments = [videos[0], QUERIES[0], bad, QUERIES[1], "--json", *words[1:], *SHORT]
+        assert main([words[0], *arguments, "--checkpoint", checkpoint]) == 1
+        assert ["error" in a for a in lines(capsys)] == [False, True, False]
+
+
+def test_an_answer_without_times_says_what_the_model_said(checkpoint, videos, capsys, monkeypatch):
+    said = Answer("I cannot see\na door.", (), 10.0)
+    monkeypatch.setattr(DisTime, "ask", lambda self, video, questions, **_: [said] * len(questions))
+    assert ground(checkpoint, videos[0], QUERIES[0]) == 0
+    assert "the answer names no time: I cannot see a door." in capsys.readouterr().out
+    assert ground(checkpoint, videos[0], QUERIES[0], "--json") == 0
+    (answer,) = lines(capsys)
+    assert answer["answer"] == said.text and answer["events"] == []
+    assert main(["caption", videos[0], "--checkpoint", checkpoint]) == 0
+    assert "I cannot see a door." in capsys.readouterr().out
 
 
 def test_usage_errors_exit_with_2(capsys):

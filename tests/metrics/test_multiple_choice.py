@@ -126,3 +126,20 @@ def test_accuracy_is_the_share_of_equal_letters(pairs):
 
     rows = [Row(f"({a}) x", f"({b}) y", "t") for a, b in pairs]
     assert sum(map(names_right_option, rows)) == sum(a == b for a, b in pairs)
+
+
+def test_unread_answers_are_counted_and_shown(write):
+    question = (
+        "Which?\nOptions:\n(A) A person is running.\n(B) He sits.\nOnly give the best option."
+    )
+    answers = ["A man.", "A person is running", "The answer is B because ...", "He sits", "A or B"]
+    rows = [row(text, "(B) He sits.") | {"question": question} for text in answers]
+    result = score("mvbench", write("p.json", rows))
+    assert result.metrics["Avg"] == 40
+    assert result.counts["unread_answers"] == 2
+    assert any("2 of 5 answers name no option" in text for text in result.warnings)
+    assert "'A man.'" in result.table()
+    rows = [row(text, "B. He sits.", str(i)) for i, text in enumerate(["Option B", "C'est la vie"])]
+    result = score("longvideobench", write("p.json", rows))
+    assert result.metrics["Accuracy_overall"] == 50 and result.counts["unread_answers"] == 1
+    assert "1 of 2 answers name no option" in result.table()

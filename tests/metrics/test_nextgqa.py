@@ -153,3 +153,19 @@ def test_properties(cases):
     assert metrics["IoP@0.3"] >= metrics["IoP@0.5"] >= metrics["Acc@GQA"]
     assert metrics["mIoP"] >= metrics["mIoU"] - 1e-9
     assert evaluate(answers, spans, questions[::-1]).metrics == pytest.approx(metrics)
+
+
+def test_the_published_pattern_is_reported_beside(write, gt):
+    rows = [
+        row("CW_7_0", "0", [5, 15]) | {"published_prediction": -1},  # "0"
+        row("CH_7_1", "0", [6, 10]) | {"published_prediction": 1},  # "not (1), (0)"
+        row("TN_7_2", -1, [20, 30]),
+    ]
+    path = write("r.json", rows)
+    result = score("nextgqa", path, gt, published=True)
+    assert result.metrics["Acc@QA"] == pytest.approx(200 / 3)
+    assert result.published_as_run["Acc@QA"] == 0
+    assert "1 of 3 answers name no option" in result.table()
+    halves = score("nextgqa", list(split_file(path)), gt, published=True)
+    assert halves.metrics == result.metrics
+    assert halves.published_as_run == result.published_as_run

@@ -95,7 +95,19 @@ def test_average_precision_by_hand():
         ("[[1, 2.5]]", [(1, 2.5)], True),
         ("[[1, 2], [3, 4]]", [(1, 2), (3, 4)], True),
         ([[1, 2]], [(1, 2)], True),
-        (" [[1, 2]]", [(-1, -1)], False),  # must match at the start
+        (" [[1, 2]]", [(1, 2)], True),
+        ("[\n  [\n    1.0,\n    2.5\n  ],\n  [3, 4]\n]", [(1, 2.5), (3, 4)], True),
+        ("[[np.float64(10), np.float32(22.5)]]", [(10, 22.5)], True),
+        ("[[np.int64(10), 22]]", [(10, 22)], True),
+        ("array([[10., 20.],\n       [30., 40.]], dtype=float32)", [(10, 20), (30, 40)], True),
+        ("[[10. 20.]\n [30. 40.]]", [(10, 20), (30, 40)], True),
+        ("tensor([[10., 20.]])", [(10, 20)], True),
+        ("[(1, 2), (3, 4)]", [(1, 2), (3, 4)], True),
+        ("[['1.5', '2.5']]", [(1.5, 2.5)], True),
+        ([["1.5", " 2.5"]], [(1.5, 2.5)], True),
+        ("[[1, 2, 0.9], [3, 4, 0.1]]", [(1, 2), (3, 4)], True),
+        ("[1, 2]", [(1, 2)], True),
+        ("[]", [(-1, -1)], True),
         ("[[1, 2], [3]]", [(1, 2), (-1, -1)], False),
         ("[[1, 2]] s", [(-1, -1)], False),
         ("[[nan, 2]]", [(-1, -1)], False),
@@ -149,3 +161,56 @@ def test_properties(queries):
     distinct = [Query(sorted(set(q.windows)), sorted(set(q.windows))) for q in queries]
     perfect = evaluate(distinct).metrics
     assert perfect["R1@0.95"] == 100 and perfect["mAP@0.95"] == pytest.approx(100)
+
+
+FORMS = [
+    "[[{:.1f}, {:.1f}]]",
+    "  [[{:.1f}, {:.1f}]]\n",
+    "[[np.float64({:.1f}), np.float64({:.1f})]]",
+    "[\n  [\n    {:.1f},\n    {:.1f}\n  ]\n]",
+    "[[{:.1f}, {:.1f}, 0.97]]",
+    "[['{:.1f}', '{:.1f}']]",
+    "[[{:.1f} {:.1f}]]",
+    "[({:.1f}, {:.1f})]",
+]
+
+
+@given(st.sampled_from(FORMS), st.lists(windows, min_size=1, max_size=5))
+def test_perfect_windows_are_perfect_however_they_are_written(form, truth):
+    for start, end in truth:
+        assert parse_windows(form.format(start, end)) == ([(start, end)], True)
+
+
+def test_scores_order_the_windows_for_precision_alone(write):
+    """As the official scorer: R1 takes the first listed window, mAP the likeliest first."""
+    pred = [row("Q_2", "[[100, 110, 0.1], [30, 40, 0.9]]", "[[30, 40]]")]
+    result = score("qvh", write("p.json", pred), write("g.json", GT[1:]))
+    assert result.metrics["R1@0.5"] == 0 and result.metrics["mAP@0.5"] == 100
+
+
+def test_many_unreadable_rows_are_an_error(write):
+    gt = write("g.json", [{"qid": f"Q_{i}", "relevant_windows": [[0, 10]]} for i in range(40)])
+    good = [{"qid": f"Q_{i}", "prediction": "[[0, 10]]"} for i in range(40)]
+
+    def with_bad(count):
+        bad = [one | {"prediction": "from 0 to 10 seconds"} for one in good[:count]]
+        return write("p.json", bad + good[count:])
+
+    result = score("qvh", with_bad(2), gt)
+    assert result.counts["unparsable"] == 2 and result.metrics["R1@0.5"] == 95
+    assert "2 of 40 rows cannot be read" in result.table() and "row 1 (Q_0)" in result.table()
+    for count in (6, 40):
+        with pytest.raises(
+            MetricError, match=rf"p.json: {count} of 40 rows cannot .*row 1 \(Q_0\)"
+        ):
+            score("qvh", with_bad(count), gt)
+
+
+def test_the_published_reader_is_as_it_was(write):
+    pred = [
+        row("Q_2", "[[np.float64(30), 40]]", "[[30, 40]]"),
+        row("Q_2", "[[30, 40]]", "[[30, 40]]"),
+    ]
+    result = score("qvh", write("p.json", pred), published=True)
+    assert result.published_as_run["invalid_predictions"] == 50
+    assert result.published_as_run["mIoU"] == 50

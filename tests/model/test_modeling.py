@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime import DisTimeForConditionalGeneration
 from distime.model.packing import PADDING, SHARED
 from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distime.errors import DisTimeError
+from distime.model.attention import ATTENTION
 from distime.model.hub import local_folder
-from distime.processing.answers import Event
+from distime.processing.answers import Event, Events
 from distime.processing.sampling import VideoSample
 from distime.processing.video import VideoError
 
 if TYPE_CHECKING:
     from distime.api import DisTime
+
+
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvgpu")
+"""Where Linux shows the driver of a GPU: NVIDIA's, that of WSL, AMD's, Tegra's."""
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +35,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the weights (auto: as saved)",
     )
-    parser.add_argument(
-        "--attn", metavar="NAME", help="attention: sdpa, eager or flash_attention_2"
-    )
+    parser.add_argument("--attn", metavar="NAME", help=f"attention: {', '.join(ATTENTION)}")
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser, *, clip: bool = False) -> None:
@@ -44,7 +48,10 @@ def add_answer_arguments(parser: argparse.ArgumentParser, *, clip: bool = False)
         "--max-new-tokens", type=int, default=1000, metavar="N", help="longest answer (1000)"
     )
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object per answer, one per line"
+        "--batch-size", type=int, default=16, metavar="N", help="questions answered at once (16)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per answer or error, one per line"
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the answer over time")
     parser.add_argument("--srt", type=Path, metavar="SRT", help="write the events as subtitles")
@@ -58,15 +65,29 @@ def load_model(args: argparse.Namespace) -> DisTime:
     """Load the checkpoint that the arguments name.
 
     Raises:
-        HubError: there is none.
+        UsageError: there is no such device or attention; nothing was loaded.
+        HubError: there is no such checkpoint.
     """
+    if args.attn not in (None, *ATTENTION):
+        raise UsageError(f"--attn {args.attn}: choose one of {', '.join(ATTENTION)}")
+    device = args.device or "cpu"
+    if not re.fullmatch(r"cpu|mps|xpu(:\d+)?|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device}: give one such as cpu, cuda or cuda:1")
+    if (
+        device.startswith("cuda")
+        and sys.platform == "linux"
+        and not any(Path(path).exists() for path in GPU_DRIVERS)
+    ):
+        raise UsageError(f"--device {device}: there is no GPU here; give cpu, or leave it out")
     folder = local_folder(args.checkpoint)
-    # Importing torch takes seconds, for which neither `--help` nor a typo must wait.
+    # Importing torch takes seconds, for which `--help` and a typo must not wait.
     from distime.api import DisTime
 
-    return DisTime.from_pretrained(
+    model = DisTime.from_pretrained(
         folder, dtype=args.dtype, device=args.device, attn_implementation=args.attn
     )
+    model.batch_size = getattr(args, "batch_size", model.batch_size)
+    return model
 
 
 def answer_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -75,6 +96,8 @@ def answer_options(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--num-frames {args.num_frames}: a video needs at least one frame")
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens}: an answer needs at least one")
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size {args.batch_size}: answer at least one question at once")
     return {"max_new_tokens": args.max_new_tokens}
 
 
@@ -86,23 +109,37 @@ def for_each_video(
     model: DisTime,
     videos: Sequence[str],
     args: argparse.Namespace,
-    answer: Callable[[int, str, VideoSample], None],
+    answer: Callable[[int, str, VideoSample], bool | None],
+    asked: Sequence[dict[str, Any]] = ({},),
 ) -> int:
     """Read each video once and call `answer(place in the list, path, frames)` for it.
 
+    Args:
+        model: its processor reads.
+        videos: paths.
+        args: of the command.
+        answer: returns False where something could not be answered, which it has reported.
+        asked: what is asked of every video, as it stands in the JSON of an answer.
+
     Returns:
-        1 if a video could not be read, which is reported, else 0.
+        1 if a video could not be used, which is reported, else 0.
     """
     code = 0
     for place, video in enumerate(videos):
         try:
             sample = model.processor.load_video(video, args.num_frames)
+            code |= answer(place, video, sample) is False
         except VideoError as error:
-            print(f"error: {error}", file=sys.stderr)
             code = 1
-            continue
-        answer(place, video, sample)
-    return code
+            report_error(error, [{"video": video, **one} for one in asked] if args.json else [])
+    return int(code)
+
+
+def report_error(error: DisTimeError, about: Sequence[dict[str, Any]] = ()) -> None:
+    """Say on stderr what is wrong, and with ``--json`` on stdout what it was about."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    for one in about:
+        print_json({**one, "error": str(error)})
 
 
 def numbered(path: Path | None, count: int) -> list[Path | None]:
@@ -117,13 +154,13 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def print_events(events: Sequence[Event], *, texts: bool) -> None:
-    """Print events, one per line, indented."""
+def print_events(events: Events, *, texts: bool) -> None:
+    """Print events, one per line, indented; without any what the model says instead."""
     for event in events:
         line = f"  {event.start:7.2f} - {event.end:7.2f} s   {event.confidence:4.0%} sure"
         print(f"{line}   {event.text}".rstrip() if texts else line)
     if not events:
-        print("  the answer names no time")
+        print(f"  the answer names no time: {' '.join(events.answer.split()) or '(no words)'}")
     sys.stdout.flush()
 
 

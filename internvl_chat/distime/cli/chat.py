@@ -13,6 +13,8 @@ Exit codes: 0 all was answered; 1 something could not be, a line says what; 2 wr
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from distime.cli.answering import (
     add_answer_arguments,
@@ -22,8 +24,12 @@ from distime.cli.answering import (
     numbered,
     plot_arguments,
     print_json,
+    report_error,
 )
 from distime.processing.sampling import VideoSample
+
+if TYPE_CHECKING:
+    from distime.api import DisTime, Item
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +48,18 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args)
     plots, subtitles = (numbered(path, len(args.questions)) for path in (args.plot, args.srt))
 
-    def answer_all(_: int, video: str, sample: VideoSample) -> None:
-        if args.conversation:
-            history = []
-            for question in args.questions:
-                history.append((question, model.chat(sample, question, history, **options)))
-            answers = [answer for _, answer in history]
-        else:
-            answers = model.chat(sample, args.questions, **options)
-        results = zip(args.questions, answers, plots, subtitles, strict=True)
-        for question, answer, plot, srt in results:
+    def answer_all(_: int, video: str, sample: VideoSample) -> bool:
+        results = zip(_answers(model, sample, args, options), plots, subtitles, strict=True)
+        complete = True
+        for item, plot, srt in results:
+            question, answer = item.text, item.result
+            asked = {"video": video, "question": question}
+            if item.error:
+                complete = False
+                report_error(item.error, [asked] if args.json else [])
+                continue
             if args.json:
-                print_json({"video": video, "question": question, **answer.to_dict()})
+                print_json({**asked, **answer.to_dict()})
             else:
                 print(f"{question}\n  {answer.readable}", flush=True)
             if plot:
@@ -64,5 +70,23 @@ def run(args: argparse.Namespace) -> int:
                 from distime.export import write_srt
 
                 write_srt(srt, answer.events)
+        return complete
 
-    return for_each_video(model, [args.video], args, answer_all)
+    asked = [{"question": question} for question in args.questions]
+    return for_each_video(model, [args.video], args, answer_all, asked)
+
+
+def _answers(
+    model: DisTime, sample: VideoSample, args: argparse.Namespace, options: dict[str, Any]
+) -> Iterator[Item]:
+    """An item for each question, in order."""
+    if not args.conversation:
+        items = model.iter_chat(sample, args.questions, **options)
+        yield from sorted(items, key=lambda item: item.index)
+        return
+    history = []
+    for question in args.questions:
+        (item,) = model.iter_chat(sample, question, history, **options)
+        if item.result is not None:
+            history.append((question, item.result))
+        yield item

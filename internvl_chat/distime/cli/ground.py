@@ -5,8 +5,12 @@ distime ground door.mp4 "he enters" "he sits down" --checkpoint CHECKPOINT --jso
 distime ground a.mp4 "he enters" --videos b.mp4 c.mp4 --checkpoint CHECKPOINT --plot he.png
 distime ground door.mp4 "he enters" --checkpoint CHECKPOINT --clip enters.mp4 --srt door.srt
 
-Every query is asked of every video; each video is read once. Of several answers the files of --plot
-and --clip, and of several videos those of --srt, are numbered: he-1.png, he-2.png, ...
+Every query is asked of every video; each video is read once. The likeliest event comes first. Of
+several answers the files of --plot and --clip, and of several videos those of --srt, are numbered:
+he-1.png, he-2.png, ...
+
+With --json there is a line for every query of every video: "events" and the model's words in
+"answer", or "error".
 
 Exit codes: 0 all was answered (also with "no time"); 1 something could not be, a line says what; 2
 wrong usage.
@@ -25,6 +29,7 @@ from distime.cli.answering import (
     plot_arguments,
     print_events,
     print_json,
+    report_error,
 )
 from distime.processing.sampling import VideoSample
 
@@ -48,12 +53,19 @@ def run(args: argparse.Namespace) -> int:
     clips = numbered(args.clip, len(videos) * len(args.queries))
     subtitles = numbered(args.srt, len(videos))
 
-    def answer(place: int, video: str, sample: VideoSample) -> None:
-        found = model.ground(sample, args.queries, **options)
+    def answer(place: int, video: str, sample: VideoSample) -> bool:
         first = place * len(args.queries)
-        for number, (query, events) in enumerate(zip(args.queries, found, strict=True), first):
+        items = sorted(model.iter_ground(sample, args.queries, **options), key=lambda i: i.index)
+        found = []
+        for number, item in enumerate(items, first):
+            query, events = item.text, item.result
+            asked = {"video": video, "query": query}
+            if item.error:
+                report_error(item.error, [asked] if args.json else [])
+                continue
+            found.append(events)
             if args.json:
-                print_json({"video": video, "query": query, **events.to_dict()})
+                print_json({**asked, **events.to_dict()})
             else:
                 print(f"{video}: {query}")
                 print_events(events, texts=False)
@@ -69,5 +81,7 @@ def run(args: argparse.Namespace) -> int:
             from distime.export import write_srt
 
             write_srt(path, [event for events in found for event in events])
+        return len(found) == len(items)
 
-    return for_each_video(model, videos, args, answer)
+    asked = [{"query": query} for query in args.queries]
+    return for_each_video(model, videos, args, answer, asked)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from distime.evaluate.benchmark import SettingsError
-from distime.evaluate.report import facts_html, metrics_html, note, write_page, write_report
+from distime.evaluate.report import (
+    Link,
+    facts_html,
+    metrics_html,
+    note,
+    table_html,
+    write_page,
+    write_report,
+)
 from distime.evaluate.runner import read_finished, read_score
 from distime.files import read_json
 from distime.metrics.files import MetricError, expect
 from distime.metrics.registry import BENCHMARKS, prediction_files
-from distime.metrics.report import score_run
+from distime.metrics.report import DISTIME_1B, SHOWN, score_run
+from distime.metrics.result import Result
 
 RUNS = ("run.json", "run_stage1.json", "run_stage2.json")
 """What evaluation writes about a run."""
@@ -28,10 +39,11 @@ def write_pages(
     """Write a page beside every run: `report.html`, for a stage of a run `report_stage1.html`.
 
     Predictions without a `run.json`, such as published ones, get a page with their metrics alone.
+    Where the folder is not that of one run, its `index.html` has them all.
 
     Args:
         results_dir: folder of one run, or one that holds `<Benchmark>/<checkpoint>/`.
-        examples: how many of the worst and how many of the best samples to show.
+        examples: how many of the worst (wrong) and of the best (right) samples to show.
         annotation: of the one run, if it is not where it was.
         video_root: likewise.
         on_problem: called with a message for whatever a page has to do without.
@@ -66,6 +78,7 @@ def write_pages(
         f"--annotation and --video-root belong to one run, and here are {len(runs)}; give the "
         "folder of one.",
     )
+    written = []
     for path in runs:
         page = path.with_name(path.name.replace("run", "report", 1)).with_suffix(".html")
         try:
@@ -73,6 +86,10 @@ def write_pages(
         except (SettingsError, MetricError) as error:
             on_problem(f"{page}: without samples: {error}")
             _write_without_samples(page, path, str(error))
+        description, _ = read_json(path, "run.json of an evaluation")
+        name = description["settings"]["benchmark"]
+        counts = description.get("counts", {})
+        written.append(_Written(page, name, read_score(path.parent), counts))
         yield page
     for name, path in others:
         page = path.with_name("report.html")
@@ -87,7 +104,47 @@ def write_pages(
         )
         title = f"{BENCHMARKS[name].title}, {path.parent.name}"
         write_page(page, title, [metrics_html(score, name), why])
+        written.append(_Written(page, name, score))
         yield page
+    if folders != {results_dir}:
+        yield _write_index(results_dir / "index.html", written)
+
+
+class _Written(NamedTuple):
+    """A page of a run of a benchmark."""
+
+    page: Path
+    benchmark: str
+    score: Result | None
+    counts: Mapping[str, int] = {}
+
+
+def _write_index(path: Path, written: Sequence[_Written]) -> Path:
+    """Write a page with a table for each benchmark, where each run is a link to its page."""
+    body = []
+    for name, entry in BENCHMARKS.items():
+        runs = sorted((one for one in written if one.benchmark == name), key=lambda one: one.page)
+        if not runs:
+            continue
+        metrics = SHOWN[name]
+        rows = [
+            [Link(one.page.relative_to(path.parent).as_posix(), _run_words(one.page))]
+            + [one.score.metrics.get(metric, "") if one.score else "" for metric in metrics]
+            + [one.counts.get("queries", ""), one.counts.get("answered", "")]
+            for one in runs
+        ]
+        published = [DISTIME_1B[name].get(metric, "") for metric in metrics]
+        rows.append(["published 1B predictions", *published, "", ""])
+        body.append(f"<h2>{html.escape(entry.title)}</h2>")
+        body.append(table_html(rows, ["percent", *metrics, "queries", "answered"]))
+    write_page(path, "Runs", body)
+    return path
+
+
+def _run_words(page: Path) -> str:
+    """Name a run by its folder, and its stage where it has one."""
+    stage = page.stem.removeprefix("report").removeprefix("_stage")
+    return page.parent.name + (f", stage {stage}" if stage else "")
 
 
 def _write_without_samples(page: Path, run: Path, problem: str) -> None:

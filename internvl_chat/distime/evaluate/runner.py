@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +26,7 @@ from distime.evaluate.settings import Settings
 from distime.files import read_json, write_json, write_text
 from distime.metrics.files import MetricError
 from distime.processing.ahead import load_ahead
+from distime.provenance import versions
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +184,8 @@ def finish(
     out_dir.mkdir(parents=True, exist_ok=True)
     answered = match(queries, tasks, records)
     answers = [answer for _, answer in answered if answer is not None]
+    choices = [benchmark.choice(query, answer) for query, answer in answered if answer is not None]
+    unread = sum(choice is not None and not choice.is_read for choice in choices)
     path = benchmark.write(answered, out_dir)
     if settings.dump_distributions:
         write_text(out_dir / "distributions.jsonl", distributions(answered))
@@ -220,6 +221,7 @@ def finish(
             "reversed": sum(
                 event.start > event.end for answer in answers for event in answer.events
             ),
+            **({"unread_choices": unread} if any(choices) else {}),
             "failed_videos": len(failures),
         },
         "failures": failures,
@@ -288,17 +290,3 @@ def distributions(answered: Answered) -> str:
         if answer is not None
     ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-def versions() -> dict[str, str]:
-    """What the answers were computed with."""
-    packages = ("distime", "torch", "transformers", "av", "numpy", "pillow")
-    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found

@@ -18,6 +18,7 @@ from distime import paths
 from distime.evaluate.benchmark import Benchmark, SettingsError
 from distime.evaluate.benchmarks import BENCHMARKS
 from distime.metrics.registry import BENCHMARKS as METRICS
+from distime.model.attention import ATTENTION
 
 DTYPES = ("bf16", "fp16", "fp32")
 
@@ -77,9 +78,7 @@ class Settings:
     dtype: str = _setting(
         "auto", "precision (auto: bf16 on cuda, fp32 on cpu)", choices=("auto", *DTYPES)
     )
-    attn: str | None = _setting(
-        None, "attention kernels", choices=("eager", "sdpa", "flash_attention_2")
-    )
+    attn: str | None = _setting(None, "attention kernels", choices=ATTENTION)
     quantize: str | None = _setting(
         None, "language model in 8 or 4 bits, by bitsandbytes on cuda", choices=("8bit", "4bit")
     )

@@ -15,7 +15,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ from distime.metrics.dense_captioning import (
     needed_pairs,
     soda_c,
 )
-from distime.metrics.files import MetricError, expect, is_number
+from distime.metrics.files import MetricError, expect, expect_readable, interval, is_number
 from distime.metrics.intervals import Interval, iou
 from distime.metrics.meteor import Aligner
 from distime.metrics.result import Result
@@ -65,6 +65,9 @@ class Log:
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("duplicates", "bad_lines", "bad_answers"), 0)
     )
+    lines: int = 0
+    unreadable: list[str] = field(default_factory=list, compare=False)
+    """Where the bad lines and answers stand."""
 
 
 def score_files(
@@ -93,7 +96,10 @@ def score_files(
         str(pred_path),
         f"none of its {len(log.answers)} videos is in {gt_path}; is this another split?",
     )
-    return evaluate(log, annotations, published=published)
+    form = '{"video_id", "answer": [{"event", "timestamps": "S - E"}]}'
+    warnings = expect_readable(log.unreadable, log.lines, str(pred_path), form)
+    result = evaluate(log, annotations, published=published)
+    return replace(result, warnings=(*warnings, *result.warnings))
 
 
 def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool = False) -> Result:
@@ -270,11 +276,13 @@ def read_log(path: Path, time_unit: TimeUnit = "seconds") -> Log:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        log.lines += 1
         try:
             row = json.loads(line)
             video, answer = str(row["video_id"]), row["answer"]
         except (ValueError, TypeError, KeyError):
             log.counts["bad_lines"] += 1
+            log.unreadable.append(f"line {number} {line[:60]!r}")
             continue
         if row.get("task", "captioning") == "grounding":
             log.grounding.append({"time_unit": time_unit, **row})
@@ -286,7 +294,9 @@ def read_log(path: Path, time_unit: TimeUnit = "seconds") -> Log:
             f"time_unit {unit!r} is neither seconds nor percent.",
         )
         windows, captions, clean = _read_answer(answer)
-        log.counts["bad_answers"] += not clean
+        if not clean:
+            log.counts["bad_answers"] += 1
+            log.unreadable.append(f"line {number} ({video}) {str(answer)[-60:]!r}")
         log.counts["duplicates"] += video in log.answers
         log.answers[video] = Answer(windows, captions, unit)
     expect(
@@ -303,17 +313,17 @@ def _read_answer(answer: Any) -> tuple[list[Interval], list[str], bool]:
     try:
         for event in json.loads(answer) if isinstance(answer, str) else answer:
             caption, times = event["event"], event["timestamps"]
-            match = re.fullmatch(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*", times)
-            if match is None or not isinstance(caption, str):
+            if isinstance(times, str):
+                times = re.split(r"(?<=[\d.)s])\s*(?:-|–|to\b)\s*", times.strip())
+                times = [re.sub(r"\s*s(?:ec(?:ond)?s?)?\.?$", "", time) for time in times]
+            window = interval(times, "")
+            if not isinstance(caption, str):
                 return windows, captions, False
-            windows.append((float(match[1]), float(match[2])))
+            windows.append((float(window[0]), float(window[1])))
             captions.append(caption)
     except (ValueError, TypeError, KeyError):
         return windows, captions, False
     return windows, captions, True
-
-
-_NUMBER = r"-?\d+(?:\.\d+)?"
 
 
 def score_grounding(log: Log, annotations: Mapping[str, anet.Video], place: str) -> Result:

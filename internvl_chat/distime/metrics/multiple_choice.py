@@ -1,9 +1,9 @@
 """MVBench and LongVideoBench: the share of questions answered with the right option letter.
 
-An answer is right when its first word, without brackets and punctuation, is the letter of the
-right option: ``B``, ``(B)``, ``b.``, ``**(B)** because ...`` and ``Answer: B`` all name B. An
-empty answer is wrong. The published scorers look for the first word *within* the right answer's
-first word, so that an empty answer counts as right; ``published=True`` reports that beside.
+Which option an answer names is read by `distime.metrics.choices`; an answer that names none, or
+several, is wrong and counted as unread. The published scorers look for the answer's first word
+*within* the right answer's first word, so that an empty answer counts as right;
+``published=True`` reports that beside.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distime.files import read_json
+from distime.metrics.choices import UNKNOWN, Options, options_in, read_choice
 from distime.metrics.files import MetricError, expect, is_number
 from distime.metrics.result import Result
 
@@ -31,10 +32,18 @@ class Row(NamedTuple):
     truth: str
     task: str
     """MVBench: the task. LongVideoBench: the question id."""
+    options: Options = UNKNOWN
+    """What the question lists."""
+
+    @property
+    def chosen(self) -> str:
+        """The letter that the answer names, in lower case, or '' where it is unread."""
+        place = read_choice(self.answer, self.options)
+        return "" if place is None else self.options.labels[place].lower()
 
 
 def letter(text: str) -> str:
-    """Return the option letter that a text names, in lower case, or '' where it names none."""
+    """Return the letter that a right answer begins with, in lower case, or '' where it has none."""
     words = re.sub(r"^\W*answer\s*:", "", text.strip(), flags=re.IGNORECASE).split()
     first = re.sub(r"\W", "", words[0]).lower() if words else ""
     return first if len(first) == 1 and first.isalpha() else ""
@@ -42,7 +51,18 @@ def letter(text: str) -> str:
 
 def names_right_option(row: Row) -> bool:
     """Whether the answer names the letter that the truth begins with."""
-    return letter(row.answer) == letter(row.truth) != ""
+    return row.chosen == letter(row.truth) != ""
+
+
+def unread_warning(unread: Sequence[str], total: int) -> list[str]:
+    """Return what a reader must know of answers that name no option: a list of one line or none."""
+    if not unread:
+        return []
+    first = " ".join(unread[0].split())[:60]
+    return [
+        f"{len(unread)} of {total} answers name no option, or several, and count as wrong; the "
+        f"first is {first!r}."
+    ]
 
 
 def score_mvbench(pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
@@ -53,7 +73,8 @@ def score_mvbench(pred_path: Path, gt_path: Path | None, *, published: bool = Fa
     rows = read_rows(value, pred_path)
     for number, row in enumerate(rows, 1):
         expect(letter(row.truth), f"{pred_path}, row {number}", f"gt {row.truth!r} has no letter.")
-    counts: dict[str, int] = {"questions": len(rows), "empty_answers": _empty(rows)}
+    unread = [row.answer for row in rows if not row.chosen]
+    counts = {"questions": len(rows), "empty_answers": _empty(rows), "unread_answers": len(unread)}
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task].append(row)
@@ -66,6 +87,8 @@ def score_mvbench(pred_path: Path, gt_path: Path | None, *, published: bool = Fa
             f"{MVBENCH_TASKS}: Avg is over these rows only (the published script saves the rows "
             "of its first process; its MVBench_result_final.json covers all)."
         )
+
+    warnings += unread_warning(unread, len(rows))
 
     def table(rule: Callable[[Row], bool]) -> dict[str, float]:
         return {
@@ -105,7 +128,8 @@ def score_longvideobench(
     value, _ = read_json(pred_path, "LongVideoBench result.json")
     expect(isinstance(value, list), str(pred_path), "give result.json, the list of answers.")
     rows = read_rows(value, pred_path)
-    counts = {"questions": len(rows), "empty_answers": _empty(rows)}
+    unread = [row.answer for row in rows if not row.chosen]
+    counts = {"questions": len(rows), "empty_answers": _empty(rows), "unread_answers": len(unread)}
     warnings = []
     if gt_path is None:
         for number, row in enumerate(rows, 1):
@@ -115,6 +139,7 @@ def score_longvideobench(
         warnings.append("no annotation given: no groups, and missing questions are not noticed.")
     else:
         metrics = _by_group(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+    warnings += unread_warning(unread, len(rows))
     as_run = {}
     if published:
         as_run["Accuracy_overall_lenient"] = _percent(map(_longvideobench_as_run, rows))
@@ -128,23 +153,23 @@ def _by_group(
     pred_path: Path,
     gt_path: Path,
 ) -> dict[str, float]:
-    answers: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     counts |= {"duplicates": 0, "unknown": 0, "truth_differs": 0}
     for row in rows:
         question = questions.get(row.task)
         counts["unknown"] += question is None
-        counts["duplicates"] += row.task in answers
+        counts["duplicates"] += row.task in chosen
         if question is not None and letter(row.truth) != question["letter"]:
             counts["truth_differs"] += 1
-        answers.setdefault(row.task, row.answer)
+        chosen.setdefault(row.task, row.chosen)
     expect(
-        answers.keys() & questions.keys(),
+        chosen.keys() & questions.keys(),
         str(pred_path),
         f"none of its questions is in {gt_path}; are these answers to another benchmark?",
     )
-    counts["missing"] = len(questions.keys() - answers.keys())
+    counts["missing"] = len(questions.keys() - chosen.keys())
     counts["questions"] = len(questions)
-    right = {key: letter(answers.get(key, "")) == q["letter"] for key, q in questions.items()}
+    right = {key: chosen.get(key, "") == q["letter"] for key, q in questions.items()}
     metrics = {"Accuracy_overall": _percent(right.values())}
     for field in GROUPS:
         groups = sorted({question[field] for question in questions.values()})
@@ -165,6 +190,8 @@ def _longvideobench_as_run(row: Row) -> bool:
 def read_rows(value: Any, path: Path) -> list[Row]:
     """Check rows of ``{"pred": text, "gt": text, "task_type": text}``.
 
+    Where a row has its ``question``, the options listed there help to read the answer.
+
     Raises:
         MetricError: there are none, or one is of another form.
     """
@@ -175,7 +202,7 @@ def read_rows(value: Any, path: Path) -> list[Row]:
         fields = ("pred", "gt", "task_type")
         texts = [row.get(field) for field in fields] if isinstance(row, dict) else [None]
         expect(all(isinstance(text, str) for text in texts), f"{path}, row {number}", problem)
-        rows.append(Row(*texts))
+        rows.append(Row(*texts, options_in(str(row.get("question", "")))))
     return rows
 
 

@@ -44,10 +44,12 @@ Spans = Mapping[str, Interval]
 
 
 class Answer(NamedTuple):
-    """A chosen option and the right one, both as option numbers; -1 where none was chosen."""
+    """A chosen option and the right one, both as option numbers; -1 where none was read."""
 
     prediction: int
     answer: int
+    published: int | None = None
+    """What the published pattern reads, where that is something else."""
 
 
 class Question(NamedTuple):
@@ -122,8 +124,21 @@ def evaluate(
         counts["unparsable_answers"] = sum(
             answers[q.key].prediction == -1 for q in questions if q.key in answers
         )
+        unread = counts["unparsable_answers"]
+        if unread:
+            warnings.append(
+                f"{unread} of {len(questions)} answers name no option, or several, and count as "
+                "wrong."
+            )
         metrics |= accuracy(answers, questions)
         counts |= {f"questions_{g}": n for g, n in _group_sizes(questions).items()}
+    if published and answers is not None:
+        answers = {
+            key: answer
+            if answer.published is None
+            else answer._replace(prediction=answer.published)
+            for key, answer in answers.items()
+        }
     if published and spans is not None:
         answered = [question for question in questions if question.key in spans]
         if answers is not None and any(question.key not in answers for question in answered):
@@ -273,13 +288,19 @@ def split(rows: Sequence[Any], place: str) -> tuple[dict[str, Any], dict[str, An
         repeats += key in qa
         try:
             qa[key] = {"prediction": int(row["prediction"]), "answer": int(row["target"])}
+            if "published_prediction" in row:
+                qa[key]["published_prediction"] = int(row["published_prediction"])
         except (TypeError, ValueError):
             raise MetricError(
                 f"{where}: prediction {row['prediction']!r} and target {row['target']!r} must be "
                 "option numbers; write -1 where no option was named."
             ) from None
         span = row["timestamp"]
-        expect(isinstance(span, list) and span, where, f"timestamp {span!r} is not [start, end].")
+        expect(
+            isinstance(span, list | tuple) and span,
+            where,
+            f"timestamp {span!r} is not [start, end].",
+        )
         gd[key] = [span[0], span[-1]]
     return qa, gd, repeats
 
@@ -314,7 +335,8 @@ def read_answers(value: Mapping[str, Any], place: str) -> dict[str, Answer]:
             f"{place}, {key}",
             'expected {"prediction": number, "answer": number}.',
         )
-        answers[key] = Answer(entry["prediction"], entry["answer"])
+        published = entry.get("published_prediction")
+        answers[key] = Answer(entry["prediction"], entry["answer"], published)
     return answers
 
 

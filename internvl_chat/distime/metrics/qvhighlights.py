@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distime.files import read_json
-from distime.metrics.files import MetricError, expect, interval, is_number
+from distime.metrics.files import MetricError, expect, expect_readable, interval, is_number, number
 from distime.metrics.intervals import NO_ANSWER, Interval, overlap, reaches
 from distime.metrics.result import Result
 
@@ -46,8 +46,7 @@ def score_files(pred_path: Path, gt_path: Path | None, *, published: bool = Fals
     With the annotation (``val.json``) every annotated query counts, answered or not. Without it
     the windows come from the ``target`` of the predictions, as in the published scorer.
     """
-    rows, counts = read_predictions(pred_path)
-    warnings = []
+    rows, counts, warnings = read_predictions(pred_path)
     if gt_path is None:
         counts["duplicates"] = len(rows) - len({row["qid"] for row in rows})
         expect(
@@ -56,17 +55,18 @@ def score_files(pred_path: Path, gt_path: Path | None, *, published: bool = Fals
             "it has rows without `target`; name the annotation with --gt.",
         )
         queries = [Query(row["target"], row["prediction"]) for row in rows]
+        ranked = [Query(row["target"], row["ranked"]) for row in rows]
         warnings.append(
             "annotated windows were taken from the predictions' `target`, so queries that are "
             "missing there are not noticed; name val.json with --gt."
         )
     else:
-        queries = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
-    result = evaluate(queries)
+        queries, ranked = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+    result = evaluate(queries, ranked)
     counts = {**result.counts, **counts}
     as_run: dict[str, float] = {}
     if published and rows and all(row["target"] is not None for row in rows):
-        as_run = published_as_run([Query(row["target"], row["prediction"]) for row in rows])
+        as_run = published_as_run([Query(row["target"], row["published"]) for row in rows])
     elif published:
         warnings.append(
             "no published-as-run values: the published scorer needs `target` in every row."
@@ -80,7 +80,7 @@ def _join(
     counts: Counter[str],
     pred_path: Path,
     gt_path: Path,
-) -> list[Query]:
+) -> tuple[list[Query], list[Query]]:
     answers: dict[str, dict[str, Any]] = {}
     for row in rows:
         counts["duplicates"] += row["qid"] in answers
@@ -92,22 +92,28 @@ def _join(
     )
     counts["unknown"] = len(answers.keys() - ground_truth.keys())
     counts["missing"] = len(ground_truth.keys() - answers.keys())
-    queries = []
+    queries, ranked = [], []
     for qid, windows in ground_truth.items():
         row = answers.get(qid)
         if row is not None and row["target"] is not None:
             counts["target_differs"] += row["target"] != windows
         queries.append(Query(windows, row["prediction"] if row else [NO_ANSWER]))
-    return queries
+        ranked.append(Query(windows, row["ranked"] if row else [NO_ANSWER]))
+    return queries, ranked
 
 
-def evaluate(queries: Sequence[Query]) -> Result:
+def evaluate(queries: Sequence[Query], ranked: Sequence[Query] | None = None) -> Result:
     """Score queries that are already in memory.
+
+    Args:
+        queries: with their windows in the order of the answer.
+        ranked: the same with the likeliest window first, for mAP; by default as they are.
 
     Raises:
         MetricError: there is no query to score.
     """
     expect(queries, "ground truth", "it holds no query.")
+    ranked = queries if ranked is None else ranked
     counts: Counter[str] = Counter(queries=len(queries))
     best = [_best_window(query) for query in queries]
     counts["no_answer"] = sum(-1 in query.predicted[0] for query in queries)
@@ -119,7 +125,7 @@ def evaluate(queries: Sequence[Query]) -> Result:
         if t - 1e-9 < value < t
     )
     recall = {t: 100 * sum(v >= t for v, _ in best) / len(queries) for t in THRESHOLDS}
-    precision = _mean_average_precision(queries)
+    precision = _mean_average_precision(ranked)
     metrics = {
         "R1@0.5": recall[0.5],
         "R1@0.7": recall[0.7],
@@ -136,7 +142,7 @@ def evaluate(queries: Sequence[Query]) -> Result:
     metrics["MR-full-mAP@0.5"] = precision[0.5]
     metrics["MR-full-mAP@0.75"] = precision[0.75]
     for name, (above, up_to) in LENGTHS.items():
-        part = _of_length(queries, above, up_to)
+        part = _of_length(ranked, above, up_to)
         counts[f"queries_{name}"] = len(part)
         if part:
             precision = _mean_average_precision(part)
@@ -248,14 +254,18 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str], list[str]]:
     """Read ``[{"qid", "prediction": "[[s, e]]", "target": "[[s, e]]"}]``.
 
-    ``prediction`` and ``target`` are strings or lists. A prediction that is not a list of lists
-    is ``[[-1, -1]]``, an inner list that is not a pair is ``[-1, -1]``; both are counted.
+    ``prediction`` and ``target`` are strings or lists, see `parse_windows`. What cannot be read is
+    ``[-1, -1]`` and counted.
+
+    Returns:
+        The rows, with their windows also ``ranked``, the one with the highest score first, and as
+        ``published``: those that the published scorer reads; counts; warnings.
 
     Raises:
-        MetricError: the file is not of this form.
+        MetricError: the file is not of this form, or many of its predictions cannot be read.
     """
     value, _ = read_json(path, "QVHighlights results.json")
     problem = (
@@ -267,12 +277,15 @@ def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
             ("missing", "unknown", "duplicates", "unparsable", "out_of_range", "target_differs"), 0
         )
     )
-    rows = []
-    for number, row in enumerate(value, 1):
-        place = f"{path}, row {number}"
+    rows, unreadable = [], []
+    for line, row in enumerate(value, 1):
+        place = f"{path}, row {line}"
         expect(isinstance(row, dict) and {"qid", "prediction"} <= row.keys(), place, problem)
         windows, clean = parse_windows(row["prediction"])
-        counts["unparsable"] += not clean
+        if not clean:
+            shown = str(row["prediction"])
+            shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+            unreadable.append(f"row {line} ({row['qid']}) {shown!r}")
         duration = row["duration"] if is_number(row.get("duration")) else math.inf
         counts["out_of_range"] += any(
             window != NO_ANSWER and (window[0] < 0 or window[1] > duration) for window in windows
@@ -281,29 +294,89 @@ def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
         if target is not None:
             target, clean = parse_windows(target)
             expect(clean and target, place, f"target {row['target']!r} is not [[start, end], ...].")
-        rows.append({"qid": str(row["qid"]), "prediction": windows, "target": target})
-    return rows, counts
+        rows.append(
+            {
+                "qid": str(row["qid"]),
+                "prediction": windows,
+                "ranked": ranked_windows(row["prediction"]),
+                "published": published_windows(row["prediction"]),
+                "target": target,
+            }
+        )
+    counts["unparsable"] = len(unreadable)
+    warnings = expect_readable(unreadable, len(rows), str(path), "[[start, end], ...]")
+    return rows, counts, warnings
 
 
 def parse_windows(value: Any) -> tuple[list[Interval], bool]:
-    """Return the windows of ``"[[s, e], ...]"`` and whether all of it could be read."""
-    if isinstance(value, str):
-        if not re.match(r"\[\[.*\]\]", value):
-            return [NO_ANSWER], False
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return [NO_ANSWER], False
-    if not isinstance(value, list) or not value:
+    """Return the windows of ``"[[s, e], ...]"`` and whether all of it could be read.
+
+    Also read are ``[s, e, score]``, white space and line breaks, numbers in quotes and what numpy
+    prints (``np.float64(10)``, ``array([[10., 20.]])``, ``[[10. 20.]]``). ``[]`` is no answer.
+    """
+    rows = _listed(value)
+    if rows is None:
         return [NO_ANSWER], False
     windows, clean = [], True
-    for window in value:
+    for row in rows:
         try:
-            windows.append(interval(window, ""))
+            is_scored = (
+                isinstance(row, list | tuple) and len(row) == 3 and number(row[2]) is not None
+            )
+            windows.append(interval(row[:2] if is_scored else row, ""))
         except MetricError:
             windows.append(NO_ANSWER)
             clean = False
-    return windows, clean
+    return windows or [NO_ANSWER], clean
+
+
+def ranked_windows(value: Any) -> list[Interval]:
+    """Return the windows of `parse_windows` by falling score, equal ones in listed order."""
+    windows, _ = parse_windows(value)
+    rows = _listed(value) or []
+    scores = [number(row[2]) if isinstance(row, list | tuple) and len(row) == 3 else None
+              for row in rows]  # fmt: skip
+    if not scores or None in scores:
+        return windows
+    order = sorted(range(len(windows)), key=lambda place: -scores[place])
+    return [windows[place] for place in order]
+
+
+def published_windows(value: Any) -> list[Interval]:
+    """Return what the published scorer reads: a Python list of pairs of numbers, from the start."""
+    if isinstance(value, str):
+        if not re.match(r"\[\[.*\]\]", value):
+            return [NO_ANSWER]
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return [NO_ANSWER]
+    if not isinstance(value, list) or not value:
+        return [NO_ANSWER]
+    return [
+        tuple(row) if isinstance(row, list) and len(row) == 2 and all(map(is_number, row))
+        else NO_ANSWER
+        for row in value
+    ]  # fmt: skip
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """Return the rows that a prediction lists, None where it is no list."""
+    if isinstance(value, str):
+        text = re.sub(r"\b(?:np\.|numpy\.)?(?:float|int)\d*\(([^()]*)\)", r"\1", value.strip())
+        text = re.sub(r",\s*dtype=[\w.]+", "", text)
+        text = re.sub(r"\b(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(([^()]*)\)", r"\1", text)
+        # numpy prints no commas.
+        text = re.sub(r"(?<=[\d.])\s+(?=[-+.\d])", ", ", re.sub(r"\]\s+\[", "], [", text))
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if not isinstance(value, list | tuple):
+        return None
+    rows = list(value)
+    is_one_window = 2 <= len(rows) <= 3 and all(number(one) is not None for one in rows)
+    return [rows] if is_one_window else rows
 
 
 def read_ground_truth(path: Path) -> dict[str, list[Interval]]:
@@ -316,8 +389,8 @@ def read_ground_truth(path: Path) -> dict[str, list[Interval]]:
     problem = "not a QVHighlights annotation; give val.json."
     expect(isinstance(value, list), str(path), problem)
     windows = {}
-    for number, row in enumerate(value, 1):
-        place = f"{path}, row {number}"
+    for line, row in enumerate(value, 1):
+        place = f"{path}, row {line}"
         expect(isinstance(row, dict) and {"qid", "relevant_windows"} <= row.keys(), place, problem)
         expect(row["relevant_windows"], place, "it has no relevant window.")
         windows[str(row["qid"])] = [interval(w, place) for w in row["relevant_windows"]]

@@ -92,19 +92,23 @@ class Answer:
 
 
 class Events(list[Event]):
-    """The events of one video: a list that also knows how long the video is.
+    """The events of one video: a list that also knows how long the video is and what was said.
 
     Attributes:
         duration: of the video, in seconds.
+        answer: the model's words that the events were read from, `<TIME_STAMP>` where an event was
+            named; '' where they are not known.
     """
 
-    def __init__(self, events: Iterable[Event] = (), duration: float = math.nan):
+    def __init__(self, events: Iterable[Event] = (), duration: float = math.nan, answer: str = ""):
         super().__init__(events)
         self.duration = duration
+        self.answer = answer
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {"duration": self.duration, "events": [event.to_dict() for event in self]}
+        events = [event.to_dict() for event in self]
+        return {"duration": self.duration, "answer": self.answer, "events": events}
 
     def _repr_html_(self) -> str:
         """A timeline; notebooks show it."""

@@ -9,7 +9,7 @@ import logging
 import torch
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -20,7 +20,7 @@ from distime.train.arguments import (
 logger = logging.getLogger(__name__)
 
 ATTENTION = ("sdpa", "flash_attention_2", "flex_attention", "eager")
-PARTS = {"vision": "model.vision_tower", "language": "model.language_model"}
+PARTS = ("vision", "language")
 
 
 def check(arguments: ModelArguments, data: DataArguments, training: TrainArguments) -> None:
@@ -107,10 +107,11 @@ def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> N
     pixels' embeddings (transformers' way to feed reentrant recomputation), and a frozen vision
     tower would be run backward for nothing. Liger knows no `distime` and would do nothing.
     """
+    modules = {"vision": model.parts.vision_module, "language": model.parts.language_model}
     given = training.activation_checkpointing_kwargs or training.gradient_checkpointing_kwargs
     options = {"use_reentrant": False} | (given or {})
     for name in _parts(training):
-        part = model.get_submodule(PARTS[name])
+        part = model.get_submodule(modules[name])
         part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     training.gradient_checkpointing = training.activation_checkpointing = False
     if training.use_liger_kernel:
@@ -119,5 +120,6 @@ def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> N
         # Logits exist at supervised positions alone, so there is no loss worth fusing.
         options = {"fused_linear_cross_entropy": False, "cross_entropy": False}
         options |= training.liger_kernel_config or {}
-        _apply_liger_kernel_to_instance(model=model.model.language_model, **options)
+        language_model = model.get_submodule(model.parts.language_model)
+        _apply_liger_kernel_to_instance(model=language_model, **options)
         training.use_liger_kernel = False

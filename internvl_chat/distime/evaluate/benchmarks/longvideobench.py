@@ -16,6 +16,7 @@ from distime.evaluate.benchmark import (
     Query,
 )
 from distime.files import read_json, write_json
+from distime.metrics.choices import options_in
 from distime.metrics.files import MetricError
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
@@ -63,7 +64,10 @@ class LongVideoBench(Benchmark):
                     "task_type": query.id,
                 }
             )
-        right = [names_right_option(Row(row["pred"], row["gt"], "")) for row in rows]
+        right = [
+            names_right_option(Row(row["pred"], row["gt"], "", options_in(query.question)))
+            for row, (query, _) in zip(rows, answered, strict=True)
+        ]
         write_json(out_dir / "metrics.json", {"Accuracy_overall": sum(right) / len(right)})
         path = out_dir / "result.json"
         write_json(path, rows)
@@ -72,7 +76,8 @@ class LongVideoBench(Benchmark):
     def choice(self, query: Query, answer: Answer) -> Choice:
         """By the metric's rule."""
         expected = right_option(query.item)
-        return Choice(expected, names_right_option(Row(answer.text, expected, "")))
+        row = Row(answer.text, expected, "", options_in(query.question))
+        return Choice(expected, names_right_option(row), bool(row.chosen))
 
     def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
         """With `--subtitles`, show them between the frames."""

@@ -15,6 +15,7 @@ from distime.evaluate.benchmark import (
     SettingsError,
 )
 from distime.files import write_json
+from distime.metrics.choices import options_in
 from distime.metrics.multiple_choice import Row, names_right_option
 from distime.processing.answers import Answer
 from distime.processing.questions import mvbench_question
@@ -59,6 +60,7 @@ class MVBench(Benchmark):
     """The annotation is the folder of the twenty files; tasks without a file are left out."""
 
     name = "mvbench"
+    gif_fps = 25.0
     annotation_root = "data"
     annotation = "mvbench/json"
     videos = "mvbench/video"
@@ -101,7 +103,8 @@ class MVBench(Benchmark):
                 "task_type": task,
             }
             rows.append(row)
-            is_right = names_right_option(Row(row["pred"], row["gt"], task))
+            options = options_in(query.question)
+            is_right = names_right_option(Row(row["pred"], row["gt"], task, options))
             right.setdefault(task, []).append(is_right)
         final = {task: 100 * sum(values) / len(values) for task, values in right.items()}
         final["Avg"] = 100 * sum(map(sum, right.values())) / len(rows)
@@ -114,7 +117,8 @@ class MVBench(Benchmark):
         """By the metric's rule."""
         task, item = query.item
         expected = right_option(item)
-        return Choice(expected, names_right_option(Row(answer.text, expected, task)))
+        row = Row(answer.text, expected, task, options_in(query.question))
+        return Choice(expected, names_right_option(row), bool(row.chosen))
 
 
 def right_option(item: dict) -> str:

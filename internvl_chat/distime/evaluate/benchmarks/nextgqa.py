@@ -17,12 +17,13 @@ from distime.evaluate.benchmark import (
     rounded_intervals,
 )
 from distime.files import write_json
+from distime.metrics.choices import Options, read_choice
 from distime.processing.answers import Answer, Event
 from distime.processing.questions import nextgqa_choice_question, nextgqa_time_question
 
 TIMES, ANSWERS = "result_timestamp.json", "result.json"
 
-_CHOICE = re.compile(r"Answer: \((\d+)\)|The answer is \((\d+)\)|Answer is \((\d+)\)|\((\d+)\)")
+_PUBLISHED = re.compile(r"Answer: \((\d+)\)|The answer is \((\d+)\)|Answer is \((\d+)\)|\((\d+)\)")
 
 
 class NextGQA(Benchmark):
@@ -86,12 +87,15 @@ class NextGQA(Benchmark):
             if self.settings.stage == 1:
                 result = {"qid": query.id, "timestamp": rounded_intervals(answer)[0]}
             else:
+                chosen = chosen_option(answer.text, query.item)
                 result = {
                     "qid": query.id,
-                    "prediction": chosen_option(answer.text),
+                    "prediction": chosen,
                     "timestamp": list(query.bound or NO_ANSWER),
                     "target": query.item["answer"],
                 }
+                if (published := published_option(answer.text)) != chosen:
+                    result["published_prediction"] = published
             results.append(result)
         path = out_dir / (TIMES if self.settings.stage == 1 else ANSWERS)
         write_json(path, results)
@@ -111,7 +115,8 @@ class NextGQA(Benchmark):
             return None
         right = query.item["answer"]
         expected = f"({right}) {query.item[f'a{right}']}"
-        return Choice(expected, str(chosen_option(answer.text)) == str(right))
+        chosen = chosen_option(answer.text, query.item)
+        return Choice(expected, str(chosen) == str(right), chosen != -1)
 
     @cached_property
     def _locations(self) -> dict[str, dict]:
@@ -119,7 +124,14 @@ class NextGQA(Benchmark):
         return self.read_annotation(path, flag="ground-truth") if path.is_file() else {}
 
 
-def chosen_option(text: str) -> str | int:
-    """Return the digits of the option that an answer names first, or -1."""
-    match = _CHOICE.search(text)
+def chosen_option(text: str, item: dict) -> str | int:
+    """Return the digits of the option that an answer names, or -1."""
+    texts = [item[f"a{number}"] for number in range(item["num_option"])]
+    place = read_choice(text, Options([str(number) for number in range(len(texts))], texts))
+    return -1 if place is None else str(place)
+
+
+def published_option(text: str) -> str | int:
+    """Return what the published script reads: the digits of the first match, or -1."""
+    match = _PUBLISHED.search(text)
     return next(group for group in match.groups() if group) if match else -1

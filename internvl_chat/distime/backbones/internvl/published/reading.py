@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from distime.model.config import DisTimeConfig
-from distime.model.published.config import MODEL_TYPE, llm_family, our_config
-from distime.model.published.names import from_published
+from distime.backbones.internvl.config import DisTimeConfig
+from distime.backbones.internvl.published.config import MODEL_TYPE, llm_family, our_config
+from distime.backbones.internvl.published.names import from_published
 from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
@@ -25,6 +24,7 @@ from distime.model.tokens import (
 )
 from distime.model.tying import same_matrix, set_tied
 from distime.model.weights import (
+    Checkpoint,
     CheckpointError,
     listed,
     merged_weight,
@@ -37,32 +37,12 @@ logger = logging.getLogger(__name__)
 _EMBEDDING, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
-@dataclass
-class PublishedCheckpoint:
-    """A published checkpoint, translated.
-
-    Args:
-        config: our configuration.
-        tensors: state dict in our names.
-        dtype: of the weights in the file.
-        fresh: names that the checkpoint rightly lacks and that are initialised anew.
-        generation_config: stop and pad token.
-    """
-
-    config: DisTimeConfig
-    tensors: dict[str, Tensor]
-    dtype: torch.dtype
-    fresh: list[str] = field(default_factory=list)
-    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
+def is_published(config: dict[str, Any]) -> bool:
+    """Whether a config.json is of the published layout."""
+    return config.get("model_type") == MODEL_TYPE
 
 
-def is_published(path: Path) -> bool:
-    """Whether a folder holds a checkpoint in the published layout."""
-    config = path / "config.json"
-    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
-
-
-def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckpoint:
+def read(path: Path, overrides: dict[str, Any] | None = None) -> Checkpoint:
     """Read a checkpoint folder in the published layout.
 
     Args:
@@ -127,8 +107,7 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
     pad = source["llm_config"].get("pad_token_id")
     pad = token_ids.get("<|endoftext|>", end) if pad is None else pad
     generation = GenerationConfig(eos_token_id=end, pad_token_id=pad)
-    dtype = translated[_HEAD].dtype
-    return PublishedCheckpoint(config, translated, dtype, fresh, generation)
+    return Checkpoint(config, translated, translated[_HEAD].dtype, fresh, generation)
 
 
 def _settle_head(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
