@@ -1,5 +1,6 @@
 """What other libraries' releases were tested: ranges, locks, and the word about others."""
 
+import ast
 import os
 import re
 import subprocess
@@ -191,3 +192,25 @@ def test_the_version_is_said_everywhere():
         for words in (["-m", "distime"], ["-m", "distime.cli"])
     ]  # fmt: skip
     assert done == [f"distime {__version__}\n"] * 2
+
+
+# ------------------------------------------------------------------------------- what is imported
+
+DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "yaml": "pyyaml"}
+OPTIONAL = {"gradio", "liger_kernel", "flash_attn", "bitsandbytes", "decord", "cv2", "torchcodec"}
+
+
+def test_whatever_the_package_imports_is_a_requirement():
+    """A library that another one happens to bring is gone with that one's next release."""
+    required = {normal(Requirement(line).name) for line in lines("requirements.txt")}
+    for path in (ROOT / "internvl_chat" / "distime").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for module in {name.split(".")[0] for name in names}:
+                if module in {"distime", *sys.stdlib_module_names, *OPTIONAL}:
+                    continue
+                assert normal(DISTRIBUTIONS.get(module, module)) in required, f"{path}: {module}"

@@ -49,7 +49,7 @@ def test_training_and_going_on(workspace, tmp_path, current):
     flags = (
         "--use_llm_lora", 4, "--freeze_llm", True, "--gradient_checkpointing", True,
         "--per_device_train_batch_size", 2, "--group_by_length", True, "--save_strategy", "steps",
-        "--save_steps", 1,
+        "--save_steps", 1, "--lr_scheduler_type", "constant",
     )  # fmt: skip
     train(workspace, tmp_path, *flags, "--max_steps", 1)
     train(workspace, tmp_path, *flags, "--max_steps", 2, "--resume", "auto")
@@ -68,6 +68,7 @@ def test_loading_answering_and_saving(tmp_path, current):
         **inputs, max_new_tokens=4, do_sample=True, return_dict_in_generate=True
     )
     assert len(output.times) == 1
+    del inputs["durations"]  # for people; the model knows no seconds
     with torch.no_grad():
         model.model(**inputs, use_cache=True)
     model.save_pretrained(tmp_path / "again")
