@@ -98,7 +98,8 @@ def test_distributions_and_pictures_after_the_run(charades, videos):
         assert 0 <= event["confidence"] <= 1
         assert [sum(bins) for bins in event["distribution"]] == pytest.approx([1, 1], abs=1e-4)
     page = (charades["out_dir"] / "plots" / "index.html").read_text()
-    assert page.count("<figure") == page.count("data:image/png;base64,") == 4
+    # Two of the worst, and of the best those that fit better than these.
+    assert 2 <= page.count("<figure") == page.count("data:image/png;base64,") <= 4
     assert "<TIME_STAMP>" not in page  # escaped
 
 
