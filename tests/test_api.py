@@ -57,6 +57,7 @@ def same(a, b):
         assert one.distribution == pytest.approx(other.distribution, abs=1e-4)
 
 
+@pytest.mark.smoke
 def test_ground_asks_the_published_question(model, videos):
     inputs = model.processor(videos[0], moment_retrieval_question(QUERIES[1]), join=JOIN["demo"])
     output = model.model.generate(

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.errors import DisTimeError
 from distime.model.attention import ATTENTION
 from distime.model.hub import local_folder
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events, read_answer
@@ -392,12 +392,18 @@ class DisTime:
         sample = self.processor.load_video(video)
         media = self.processor.video_media(sample)
         questions = [asked for asked, _ in history] + [question]
-        questions[0] = media.place(questions[0], JOIN["demo"])
+        template = self.processor.template
+        questions[0] = media.place(questions[0], JOIN["demo"], template)
         answers = [answer for _, answer in _written(history)]
-        text = self.processor.template.prompt(
-            questions[-1], list(zip(questions, answers, strict=False))
-        )
-        return re.sub("(<IMG_CONTEXT>)+", f"<IMG_CONTEXT> x {media.tokens_per_image}", text)
+        text = template.prompt(questions[-1], list(zip(questions, answers, strict=False)))
+        for token in template.placeholders:
+            run = f"(?:{re.escape(token)})+"
+            text = re.sub(run, lambda found, token=token: _counted(found[0], token), text)
+        return text
+
+
+def _counted(run: str, token: str) -> str:
+    return f"{token} x {len(run) // len(token)}"
 
 
 def check_device(device: torch.device | str | None) -> torch.device:

@@ -20,6 +20,7 @@ from distime.train.trainer import DisTimeTrainer
 from tiny_runs import LAUNCH, parameters, train
 
 
+@pytest.mark.smoke
 def test_output_is_a_whole_checkpoint(workspace, tmp_path):
     train(workspace, tmp_path / "out", "--max_steps", 2, "--per_device_train_batch_size", 4)
     processor = DisTimeProcessor.from_pretrained(tmp_path / "out")

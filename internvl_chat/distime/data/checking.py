@@ -14,7 +14,7 @@ from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, scan_meta
 from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem
 from distime.data.schema import Item, beyond, clamp_targets, cut_off, examine, refuse_beyond
-from distime.processing.prompt import Media, PromptError, encode_conversation
+from distime.processing.prompt import PromptError, encode_conversation
 
 if TYPE_CHECKING:  # a check without lengths does without what this imports
     from distime.processing.processor import DisTimeProcessor
@@ -182,7 +182,7 @@ def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) ->
     processor, limit = settings.processor, settings.max_length
     media = processor.image_media(item.images)
     if item.video is not None:
-        media = Media(processor.settings.tokens_per_image, num_frames=settings.num_frames)
+        media = processor.expected_media(item.video, settings.num_frames)
     arguments = processor.tokenizer, processor.template, item.turns, media
     encoded = encode_conversation(*arguments, max_length=limit)  # an error if frames do not fit
     if encoded.is_truncated:

@@ -31,7 +31,7 @@ from distime.data.schema import (
     refuse_beyond,
 )
 from distime.errors import DisTimeError
-from distime.processing.image import ImageError, jpeg_augment, load_image, tile_image
+from distime.processing.image import ImageError, jpeg_augment, load_image
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.prompt import Encoded, Media, PromptError, encode_conversation, share_prefix
 from distime.processing.video import VideoError
@@ -106,7 +106,8 @@ class SampleGroup:
         prefix_ids: token ids that all items share (empty when there is one item).
         items: what follows for each item.
         targets: per item the normalised intervals `(n, 2)` of its `<TIME_STAMP>` tokens.
-        pixel_values: `(F, 3, S, S)`; no rows without media or with features.
+        pixel_values: of the media, as the backbone has them; no rows without media or with
+            features.
         frame_times: `(R,)` normalised.
         places: `file:line` of each item.
         problems: one message for each broken item that was left out of the group, or that the whole
@@ -114,7 +115,8 @@ class SampleGroup:
         warnings: what of the items is not trained as it is written, one message each.
         num_clamped: intervals that reached past the end of the video and were cut.
         num_lost: intervals whose `<TIME_STAMP>` was cut off with the end of a sequence.
-        image_features: `(F, N, C)` in place of the pixels; None without a cache of them.
+        image_features: `(N, W)` in place of the pixels; None without a cache of them.
+        image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
     """
 
     prefix_ids: list[int]
@@ -128,6 +130,7 @@ class SampleGroup:
     num_clamped: int = 0
     num_lost: int = 0
     image_features: Tensor | None = None
+    image_grid_thw: Tensor | None = None
 
 
 class TrainingData(Dataset):
@@ -224,8 +227,7 @@ class TrainingData(Dataset):
 
     def _expected_media(self, item: Item) -> Media:
         if item.video is not None:
-            tokens = self.processor.settings.tokens_per_image
-            return Media(tokens, num_frames=self.settings.max_num_frame)
+            return self.processor.expected_media(item.video, self.settings.max_num_frame)
         return self.processor.image_media(item.images, self.settings.dynamic_image_size)
 
     def _read(self, index: int) -> tuple[list[Item], list[Exception]]:
@@ -308,6 +310,7 @@ class TrainingData(Dataset):
             loaded.frame_times,
             [item.place for item, _ in encoded],
             image_features=loaded.image_features,
+            image_grid_thw=loaded.image_grid_thw,
         )
         for item, one in encoded:
             seconds, clamped = clamp_targets(item.targets, loaded.duration)
@@ -378,21 +381,14 @@ class TrainingData(Dataset):
             )
             frames = [augment(frame) for frame in sample.frames]
             media, times = processor.video_media(sample), processor.frame_times(sample)
-            return LoadedMedia(media, times, sample.duration, processor.pixels(frames))
-        options = processor.settings
-        tiles = [
-            tile_image(
-                augment(load_image(path)),
-                options.image_size,
-                max_num=options.max_tiles if settings.dynamic_image_size else 1,
-                use_thumbnail=options.use_thumbnail,
-            )
-            for path in item.images
-        ]
-        media = Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(map(len, tiles)))
-        flat = [tile for image in tiles for tile in image]
+            tensors = processor.backbone.video(frames, processor.settings)
+            return LoadedMedia(media, times, sample.duration, **tensors)
+        pictures = [augment(load_image(path)) for path in item.images]
+        sizes, tiled = [picture.size for picture in pictures], settings.dynamic_image_size
+        media = processor.backbone.image_media(sizes, processor.settings, tiled)
+        tensors = processor.backbone.images(pictures, processor.settings, tiled)
         # An item without a video has no times; the duration divides nothing.
-        return LoadedMedia(media, torch.zeros(0), 1.0, processor.pixels(flat))
+        return LoadedMedia(media, torch.zeros(0), 1.0, **tensors)
 
     def _features_path(self, item: Item) -> Path | None:
         """Return where the features of an item's media are kept; None for text."""
@@ -414,7 +410,7 @@ class TrainingData(Dataset):
         return self._decode(item, source, random.Random(0))
 
     def missing_features(self) -> list[tuple[Path, int, int]]:
-        """List the features that the cache does not hold: file, a group that needs it, tiles.
+        """List the features that the cache does not hold: file, a group that needs it, tokens.
 
         Media that cannot be found are left out; they will be named when their turn comes.
 
@@ -436,7 +432,7 @@ class TrainingData(Dataset):
                 media = self._expected_media(item)
             except BAD_SAMPLE:
                 continue
-            missing[path] = (path, index, media.num_frames + sum(media.image_tiles))
+            missing[path] = (path, index, media.num_image_tokens)
         return list(missing.values())
 
     def __getitem__(self, key: tuple[int, int]) -> SampleGroup:

@@ -17,13 +17,13 @@ import numpy as np
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.dataset import BAD_SAMPLE, DataError
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.schema import Item, clamp_targets, read_item
 from distime.metrics import charades
 from distime.metrics.intervals import NO_ANSWER, Interval
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.processing.ahead import load_ahead
 from distime.processing.answers import read_answer

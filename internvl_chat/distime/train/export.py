@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.files import read_json, write_json
 from distime.model import adapter, weights
 from distime.model.adapter import Adapter
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tying import without_tied_head
 from distime.model.weights import CheckpointError
 from distime.model_card import FILE_NAME as CARD

@@ -20,12 +20,12 @@ import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.errors import DisTimeError
 from distime.files import file_digest
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
 from distime.provenance import PACKAGES, git_commit, versions
 from distime.train import speed
@@ -171,7 +171,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         args=training,
         train_dataset=rows,
         eval_dataset=held_out,
-        data_collator=Collator(processor.token_ids.pad),
+        data_collator=Collator(processor.token_ids.pad, processor.positions),
         exporter=exporter,
         record=record,
         max_bad_samples=data_arguments.max_bad_samples,

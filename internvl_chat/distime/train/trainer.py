@@ -23,6 +23,7 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from distime.data.collator import FOR_TRAINER
+from distime.data.plan import PlannedRows
 from distime.data.problems import kind_of
 from distime.errors import DisTimeError
 from distime.train import checkpoints, distributed
@@ -87,9 +88,8 @@ class DisTimeTrainer(Trainer):
         self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
         self._warned: Counter[str] = Counter()
-        taken = np.cumsum([len(keys) for keys in self.train_dataset.plan])
-        passes = taken[self.args.rows_per_step - 1 :: self.args.rows_per_step]
-        self.add_callback(_CountEpochs(passes / len(self.train_dataset.data)))
+        if self.train_dataset is not None:
+            self.add_callback(_CountEpochs(self.train_dataset, self.args.rows_per_step))
         self.add_callback(_EvaluateAtTheEnd())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
@@ -180,7 +180,7 @@ class DisTimeTrainer(Trainer):
         for group, rate in zip(groups, scheduler._last_lr, strict=True):
             group.update(lr=rate, initial_lr=peak)
         if scheduler._last_lr[0] != before:
-            logger.warning(
+            logger.info(
                 "the learning rate goes on at %g; without a change it would be %g",
                 scheduler._last_lr[0],
                 before,
@@ -415,8 +415,9 @@ class _CountEpochs(TrainerCallback):
     To the trainer the run is one epoch of a plan that holds all of them.
     """
 
-    def __init__(self, passes: np.ndarray):
-        self.passes = passes
+    def __init__(self, rows: PlannedRows, rows_per_step: int):
+        taken = np.cumsum([len(keys) for keys in rows.plan])
+        self.passes = taken[rows_per_step - 1 :: rows_per_step] / len(rows.data)
         """Passes over the data after each step."""
 
     def on_step_end(
