@@ -16,7 +16,8 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -434,15 +435,16 @@ class _Loader:
                 self.is_done = True
                 return None
             self._submit(job)
-        for entry in self.loading:
-            if entry[1].done():
-                self.loading.remove(entry)
-                return entry
-        if not wait:
-            return None
-        job, future = self.loading.popleft()
-        future.exception()  # waits
-        return job, future
+        while True:
+            for entry in self.loading:
+                if entry[1].done():
+                    self.loading.remove(entry)
+                    return entry
+            if not wait:
+                return None
+            # Not for ever: others may come meanwhile whose inputs are there sooner.
+            wait_for([future for _, future in self.loading], 0.05, FIRST_COMPLETED)
+            self._fill()
 
     def _fill(self) -> None:
         while len(self.loading) <= self.workers:
