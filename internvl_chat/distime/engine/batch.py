@@ -103,14 +103,15 @@ class Batch:
         ids = torch.full((len(rows), longest), self.pad_id)
         for index, row in enumerate(rows):
             ids[index, : len(row.suffix)] = torch.tensor(row.suffix)
-            row.length, row.position = start + len(row.suffix), start + len(row.suffix)
+            row.length = start + len(row.suffix)
+            row.position = prefix.next_position + len(row.suffix)
         # Padding lies to the right, where only padding sees it and the next tokens overwrite it.
         columns = torch.arange(width, device=device)
         visible = columns <= torch.arange(start, width, device=device).unsqueeze(-1)
         output = self._run(
             self.model.embed(ids.to(device)),
             visible.expand(len(rows), 1, -1, -1),
-            torch.arange(start, width, device=device).expand(len(rows), -1),
+            (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
             logits_to_keep=torch.arange(0, device=device),
         )
         ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
@@ -193,6 +194,8 @@ class Batch:
 
     def _run(self, embeds: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
         config = self.model.config.get_text_config()
+        if self.model.position_rows > 1:
+            position_ids = position_ids.expand(self.model.position_rows, -1, -1)
         return self.model(
             inputs_embeds=embeds,
             attention_mask=attention_mask_of(config, visible, embeds.dtype),
