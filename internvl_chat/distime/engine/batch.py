@@ -109,7 +109,7 @@ class Batch:
         columns = torch.arange(width, device=device)
         visible = columns <= torch.arange(start, width, device=device).unsqueeze(-1)
         output = self._run(
-            self.model.embed(ids.to(device)),
+            ids.to(device),
             visible.expand(len(rows), 1, -1, -1),
             (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
             logits_to_keep=torch.arange(0, device=device),
@@ -181,9 +181,10 @@ class Batch:
         ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
         times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
         output = self._run(
-            self.model.embed(ids, time_targets=torch.stack(times) if times else None),
+            ids,
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
             torch.tensor([[row.position] for row in self.rows], device=device),
+            time_targets=torch.stack(times) if times else None,
         )
         self.logits, self.hidden = output.logits[:, -1], output.last_hidden_state[:, -1]
         for row in self.rows:
@@ -192,13 +193,13 @@ class Batch:
 
     # ------------------------------------------------------------------ inside
 
-    def _run(self, embeds: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
+    def _run(self, ids: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
         config = self.model.config.get_text_config()
         if self.model.position_rows > 1:
             position_ids = position_ids.expand(self.model.position_rows, -1, -1)
         return self.model(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask_of(config, visible, embeds.dtype),
+            input_ids=ids,
+            attention_mask=attention_mask_of(config, visible, self.model.dtype),
             position_ids=position_ids,
             use_cache=True,
             **{CACHE: self.slots},

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -62,6 +63,8 @@ class Job:
             raise EngineError(
                 f"{self.samples} samples: give at least 1, and do_sample=True for more than one"
             )
+        if self.decoding.seed is None:  # fixed now: an answer that is begun again must be the same
+            self.decoding = replace(self.decoding, seed=random.getrandbits(32))
 
     def cancel(self) -> None:
         """Answer nothing more of this job; it comes back finished, with what it has, soon."""

@@ -65,12 +65,7 @@ class Decoding:
         """Return the source of an answer's draws; answers differ by their `number`."""
         if not self.do_sample:
             return None
-        generator = torch.Generator(device)
-        if self.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(self.seed * 1_000_003 + number)
-        return generator
+        return torch.Generator(device).manual_seed(((self.seed or 0) * 1_000_003 + number) % 2**63)
 
 
 def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator | None) -> Tensor:
