@@ -90,10 +90,10 @@ class QwenVL(Backbone):
         }
         # Since release 5 one file holds what two held before.
         whole = _json(folder / "processor_config.json")
+        image, video = "preprocessor_config.json", "video_preprocessor_config.json"
         files = {
-            "image": whole.get("image_processor") or _json(folder / "preprocessor_config.json"),
-            "video": whole.get("video_processor")
-            or _json(folder / "video_preprocessor_config.json"),
+            "image": whole.get("image_processor") or _json(folder / image),
+            "video": whole.get("video_processor") or _json(folder / video),
         }
         for kind, said in files.items():
             size = said.get("size") or {}

@@ -52,9 +52,7 @@ class QwenVL:
         if input_ids is None:
             raise ValueError("inputs_embeds need position_ids (3, B, T): they do not name pictures")
         if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                "behind a cache position_ids must be given: they depend on its pictures"
-            )
+            raise ValueError("behind a cache give position_ids: they depend on its pictures")
         is_visual = self.is_placeholder(input_ids)
         if image_grid_thw is None and is_visual.any():
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How Qwen-VL writes turns and pictures, with a time token where Qwen3-VL writes `<1.3 seconds>`."""
+"""How Qwen-VL writes turns and pictures: a time token where Qwen3-VL writes `<1.3 seconds>`."""
 
 from __future__ import annotations
 
