@@ -81,6 +81,19 @@ class Answer:
         """When the last picture ends, in seconds on the clock of the events."""
         return self.origin + self.duration
 
+    def on_clock(self, origin: float) -> Answer:
+        """This answer on a clock on which the first picture is shown at `origin` seconds.
+
+        Published arithmetic has the first picture at 0; what people are told is on the clock of
+        players: see `VideoSample.start`.
+        """
+        moved = origin - self.origin
+        events = tuple(
+            replace(event, start=event.start + moved, end=event.end + moved, origin=origin)
+            for event in self.events
+        )
+        return replace(self, events=events, origin=origin)
+
     @property
     def readable(self) -> str:
         """The text with each time written out, as in "1.2 - 3.4 s"."""
@@ -145,7 +158,6 @@ def read_answer(
     times: Tensor,
     distributions: Tensor,
     duration: float,
-    origin: float = 0.0,
 ) -> Answer:
     """Read one row of `generate`'s output.
 
@@ -155,25 +167,16 @@ def read_answer(
         times: `(n, 2)` normalised.
         distributions: `(n, 2, reg_max + 1)`.
         duration: of the video, in seconds.
-        origin: when the first picture is shown, on the clock that the events are to have: 0 for
-            published arithmetic, `VideoSample.start` for what people are told.
     """
     text = processor.decode(new_ids)
     bins = distributions.float().cpu().numpy()
     events = [
-        Event(
-            origin + start * duration,
-            origin + end * duration,
-            confidence(bins[i]),
-            bins[i],
-            caption,
-            origin,
-        )
+        Event(start * duration, end * duration, confidence(bins[i]), bins[i], caption)
         for i, ((start, end), caption) in enumerate(
             zip(times.double().tolist(), captions(text), strict=False)
         )
     ]
-    return Answer(text, tuple(events), duration, origin)
+    return Answer(text, tuple(events), duration)
 
 
 def captions(text: str) -> list[str]:

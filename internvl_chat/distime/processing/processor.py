@@ -50,13 +50,11 @@ class PrefixInputs:
         prefix: keyword arguments of `model.encode_prefix`.
         suffixes: `input_ids` and `attention_mask` `(N, S)` for `model.generate_from_prefix`.
         duration: of the video, in seconds.
-        start: when its first frame is shown on the clock of players, in seconds.
     """
 
     prefix: BatchFeature
     suffixes: BatchFeature
     duration: float
-    start: float = 0.0
 
 
 class DisTimeProcessor:
@@ -241,7 +239,8 @@ class DisTimeProcessor:
 
     def positions(self, input_ids: Sequence[int], grid: Tensor | None = None) -> Tensor | None:
         """Positions `(D, T)` of one sequence, see `distime.backbones.base.Backbone.positions`."""
-        return self.backbone.positions(input_ids, self.token_ids.placeholders, grid)
+        ids = self.token_ids.placeholders
+        return self.backbone.positions(input_ids, ids, grid, self.settings)
 
     def __call__(
         self,
@@ -280,9 +279,7 @@ class DisTimeProcessor:
             )
         samples = [self.load_video(video, num_frames, bound=bound) for video in videos]
         ids = [
-            encode_prompt(
-                self.tokenizer, self.template, question, self.video_media(sample), join=join
-            )
+            self.prompt_ids(sample, question, join)
             for sample, question in zip(samples, questions, strict=True)
         ]
         return BatchFeature(
@@ -317,14 +314,31 @@ class DisTimeProcessor:
             history: earlier (question, answer) pairs, which every question continues.
         """
         sample = self.load_video(video, num_frames, bound=bound)
-        media = self.video_media(sample)
-        prompts = [
-            encode_prompt(
-                self.tokenizer, self.template, question, media, history=history, join=join
-            )
-            for question in questions
-        ]
+        prompts = [self.prompt_ids(sample, question, join, history) for question in questions]
         return self.split_prompts(sample, prompts)
+
+    def prompt_ids(
+        self,
+        sample: VideoSample,
+        question: str,
+        join: str = "",
+        history: Sequence[tuple[str, str]] = (),
+    ) -> list[int]:
+        """Return the ids of a question about a video, with those of the frames before it.
+
+        Args:
+            sample: the video.
+            question: what the user asks.
+            join: see `__call__`.
+            history: earlier (question, answer) pairs, which the question continues.
+
+        Raises:
+            PromptError: the text contains tokens of frames or images.
+        """
+        media = self.video_media(sample)
+        return encode_prompt(
+            self.tokenizer, self.template, question, media, history=history, join=join
+        )
 
     def split_prompts(self, sample: VideoSample, prompts: Sequence[Sequence[int]]) -> PrefixInputs:
         """Prompts about one video -> what they share, with the video, and a suffix for each.
@@ -343,9 +357,7 @@ class DisTimeProcessor:
             **self.backbone.video(sample.frames, self.settings),
         }
         suffixes = self.pad_left([prompt[length:] for prompt in prompts])
-        return PrefixInputs(
-            BatchFeature(prefix), BatchFeature(suffixes), sample.duration, sample.start
-        )
+        return PrefixInputs(BatchFeature(prefix), BatchFeature(suffixes), sample.duration)
 
     def pad_left(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Lists of ids -> `input_ids` and `attention_mask` `(N, longest)`."""

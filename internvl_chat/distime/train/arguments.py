@@ -21,7 +21,7 @@ from distime.train.flags import ArgumentError, DataFlags, ModelFlags, RunFlags
 logger = logging.getLogger(__name__)
 
 EMBEDDING_MODES = ("full", "new_rows", "none")
-_MARKS = ("config.json", "adapter.json")
+_MARKS = ("config.json", "adapter_config.json", "adapter.json")
 
 
 @dataclass
