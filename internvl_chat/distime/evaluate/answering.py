@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from distime.benchmarks.base import Benchmark, Interval, Query
 from distime.errors import DisTimeError
-from distime.evaluate.benchmark import Benchmark, Interval, Query
 from distime.evaluate.settings import Settings
 from distime.model.generation import SharedPrefix
 from distime.model.modeling import DisTimeForConditionalGeneration

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from distime.evaluate.benchmark import SettingsError
+from distime.benchmarks import benchmarks, find, prediction_files
+from distime.benchmarks.base import SettingsError
+from distime.benchmarks.table import score_run
 from distime.evaluate.report import facts_html, metrics_html, note, write_page, write_report
 from distime.evaluate.runner import read_finished, read_score
-from distime.files import read_json
-from distime.metrics.files import MetricError, expect
-from distime.metrics.registry import BENCHMARKS, prediction_files
-from distime.metrics.report import score_run
+from distime.files import FileError, read_json
+from distime.values import expect
 
 RUNS = ("run.json", "run_stage1.json", "run_stage2.json")
 """What evaluation writes about a run."""
@@ -40,14 +40,14 @@ def write_pages(
         the paths of the pages, as they are written.
 
     Raises:
-        MetricError: there is nothing to report, or several runs for one annotation.
+        FileError: there is nothing to report, or several runs for one annotation.
     """
     expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
     runs = sorted(p for p in results_dir.rglob("run*.json") if p.name in RUNS)
     folders = {path.parent for path in runs}
     others = [
         (name, path)
-        for name, entry in BENCHMARKS.items()
+        for name, entry in benchmarks().items()
         for path in prediction_files(
             entry, {results_dir, *(results_dir / entry.title).glob("*")} - folders
         )
@@ -70,7 +70,7 @@ def write_pages(
         page = path.with_name(path.name.replace("run", "report", 1)).with_suffix(".html")
         try:
             write_report(page, read_finished(path, annotation, video_root), examples)
-        except (SettingsError, MetricError) as error:
+        except (SettingsError, FileError) as error:
             on_problem(f"{page}: without samples: {error}")
             _write_without_samples(page, path, str(error))
         yield page
@@ -78,14 +78,14 @@ def write_pages(
         page = path.with_name("report.html")
         try:
             score = score_run(name, path)
-        except MetricError as error:
+        except FileError as error:
             on_problem(str(error))
             continue
         why = note(
             "These predictions have no run.json and no answers/ beside them, which evaluation "
             "writes: their confidences are unknown."
         )
-        title = f"{BENCHMARKS[name].title}, {path.parent.name}"
+        title = f"{find(name).title}, {path.parent.name}"
         write_page(page, title, [metrics_html(score, name), why])
         yield page
 
@@ -103,4 +103,4 @@ def _write_without_samples(page: Path, run: Path, problem: str) -> None:
             "and --video-root."
         ),
     ]
-    write_page(page, f"{BENCHMARKS[name].title}, {Path(settings['checkpoint']).name}", body)
+    write_page(page, f"{find(name).title}, {Path(settings['checkpoint']).name}", body)
