@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -86,6 +87,12 @@ def read_json(path: Path, what: str) -> tuple[Any, list[str]]:
         ) from None
     except RecursionError:
         raise FileError(f"{path}: JSON nested too deeply to be the {what}.") from None
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

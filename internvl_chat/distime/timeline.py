@@ -1,8 +1,9 @@
-"""Events over time as one inline SVG: for notebooks and the demo's page.
+"""Events over time as one inline SVG: for notebooks, reports and the demo's page.
 
 The picture is self-contained (no script, no style sheet, no link), every word in it is escaped, and
 each event is a group with ``data-start`` and ``data-end`` in seconds, so that a page can make it
-clickable. Colours follow the text colour of the page around it.
+clickable. Times stand at percentages of the width and everything else is in pixels, so that it is
+read and touched as well on a telephone as on a wide screen. Colours follow the text colour around.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
 START, END, INTERVAL = "#0072b2", "#d55e00", "#6a4c93"
 
-_WIDTH, _MARGIN = 1000, 12
-_ROW, _CURVE, _BAR = 74, 34, 11  # of an event: its height, its curves' and its bar's
-_AXIS = 30
+# Pixels, from the top of the picture: the legend; of each event its times, its words where it has
+# some, its curves and its bar; the axis.
+_LEGEND, _TIMES, _WORDS, _CURVE, _BAR, _GAP, _AXIS = 24, 24, 20, 48, 14, 10, 26
+_BOX = 1000  # units that the curves' box is wide; it is stretched to the picture's width
 
 
 def timeline_svg(events: Sequence[Event], duration: float) -> str:
-    """Draw a row for each event: its words, both boundary distributions as curves, its interval.
+    """Draw a legend, and for each event its words, both boundary distributions and its interval.
 
     Args:
         events: with times in seconds.
@@ -41,77 +43,109 @@ def timeline_svg(events: Sequence[Event], duration: float) -> str:
     """
     if not duration > 0:
         raise ValueError(f"a video of {duration} seconds has no timeline")
-
-    def x(seconds: float) -> float:
-        inside = min(max(seconds, 0.0), duration)
-        return round(_MARGIN + inside / duration * (_WIDTH - 2 * _MARGIN), 1)
-
-    height = _ROW * len(events) + _AXIS
-    parts = [
-        f'<svg class="distime-timeline" viewBox="0 0 {_WIDTH} {height}" width="100%" role="img" '
-        'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="18" '
+    top, parts = 0, []
+    if any(event.distribution is not None for event in events):
+        parts.append(_legend())
+        top = _LEGEND
+    for event in events:
+        row, height = _row(event, top, duration)
+        parts.append(row)
+        top += height
+    parts.append(_axis(top, duration))
+    return (
+        f'<svg class="distime-timeline" width="100%" height="{top + _AXIS}" role="img" '
+        'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="15" '
         f'fill="currentColor"><title>{len(events)} events in {duration:.1f} s</title>'
-    ]
-    for row, event in enumerate(events):
-        parts.append(_row(event, row * _ROW, x, duration))
-    parts.append(_axis(height - _AXIS + 4, x, duration))
-    return "".join(parts) + "</svg>"
+        + "".join(parts)
+        + "</svg>"
+    )
 
 
-def _row(event: Event, top: float, x, duration: float) -> str:
-    low, high = sorted((event.start, event.end))
-    foot = top + _ROW - _BAR - 6
-    words = f"{event.start:.1f} – {event.end:.1f} s"
+def _percent(seconds: float, duration: float) -> float:
+    """Where a time stands between the left and the right edge, cut to the video."""
+    return round(100 * min(max(seconds, 0.0), duration) / duration, 2)
+
+
+def _legend() -> str:
+    entries = ((0, START, "start"), (64, END, "end"), (120, INTERVAL, "answer"))
+    return "".join(
+        f'<path d="M{x} 8h12" stroke="{color}" stroke-width="8"/>'
+        f'<text x="{x + 18}" y="13" font-size="13">{name}</text>'
+        for x, color, name in entries
+    )
+
+
+def _row(event: Event, top: int, duration: float) -> tuple[str, int]:
+    """An event's group, and how high it is."""
+    times = f"{event.start:.1f} – {event.end:.1f} s"
     if math.isfinite(event.confidence):
-        words += f" · {event.confidence:.0%} sure"
-    if re.search(r"\w", event.text):
-        words += f" · {textwrap.shorten(event.text, 90, placeholder=' …')}"
-    right = low + high > 1.1 * duration
+        times += f" · {event.confidence:.0%} sure"
+    words = event.text if re.search(r"\w", event.text) else ""
+    curves = top + _TIMES + (_WORDS if words else 0)
+    bar = curves + (_CURVE if event.distribution is not None else 0)
+    height = bar + _BAR + _GAP - top
+    title = f"{times} · {words}" if words else times
     # The invisible rectangle makes the whole row answer to a click.
     parts = [
         f'<g class="event" data-start="{event.start:.3f}" data-end="{event.end:.3f}">'
-        f"<title>{escape(words)}</title>"
-        f'<rect x="0" y="{top}" width="{_WIDTH}" height="{_ROW}" fill="transparent"/>'
-        f'<text x="{x(high if right else low)}" y="{top + 17}"'
-        f' text-anchor="{"end" if right else "start"}">{escape(words)}</text>'
+        f"<title>{escape(title)}</title>"
+        f'<rect x="0" y="{top}" width="100%" height="{height}" fill="transparent"/>'
+        f'<text x="0" y="{top + 17}">{escape(times)}</text>'
     ]
+    if words:
+        words = textwrap.shorten(words, 200, placeholder=" …")
+        # What is too long for the width is cut by a picture in the picture.
+        parts.append(
+            f'<svg y="{top + _TIMES}" width="100%" height="{_WORDS}">'
+            f'<text x="0" y="14" font-size="14">{escape(words)}</text></svg>'
+        )
     if event.distribution is not None:
-        values = np.asarray(event.distribution, dtype=float)
-        heights = values / max(values.max(), 1e-12) * _CURVE
-        seconds = np.linspace(0, duration, values.shape[1])
-        for curve, color in zip(heights, (START, END), strict=True):
-            points = " ".join(
-                f"{x(second)},{foot - h:.1f}" for second, h in zip(seconds, curve, strict=True)
-            )
-            ends = f"{x(0)},{foot} {points} {x(duration)},{foot}"
-            parts.append(
-                f'<polygon points="{ends}" fill="{color}" fill-opacity="0.25"/>'
-                f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-            )
-    width = max(x(high) - x(low), 1.5)
+        parts.append(_curves(np.asarray(event.distribution, dtype=float), curves))
+    low, high = (_percent(time, duration) for time in sorted((event.start, event.end)))
     parts.append(
-        f'<rect x="{x(low)}" y="{foot + 1}" width="{width:.1f}" height="{_BAR}" rx="2" '
-        f'fill="{INTERVAL}"/></g>'
+        f'<rect x="{low}%" y="{bar + 1}" width="{max(high - low, 0.3):.2f}%" '
+        f'height="{_BAR}" rx="2" fill="{INTERVAL}"/></g>'
     )
-    return "".join(parts)
+    return "".join(parts), height
 
 
-def _axis(top: float, x, duration: float) -> str:
-    parts = [f'<path d="M{x(0)} {top}H{x(duration)}" stroke="currentColor" stroke-opacity="0.5"/>']
+def _curves(distribution: np.ndarray, top: int) -> str:
+    """Both distributions `(2, bins)`, the highest bin as high as there is room."""
+    heights = distribution / max(distribution.max(), 1e-12) * (_CURVE - 2)
+    places = np.linspace(0, _BOX, distribution.shape[1])
+    parts = [
+        f'<svg y="{top}" width="100%" height="{_CURVE}" viewBox="0 0 {_BOX} {_CURVE}" '
+        'preserveAspectRatio="none">'
+    ]
+    for curve, color in zip(heights, (START, END), strict=True):
+        points = " ".join(f"{x:.1f},{_CURVE - h:.1f}" for x, h in zip(places, curve, strict=True))
+        parts.append(
+            f'<polygon points="0,{_CURVE} {points} {_BOX},{_CURVE}" fill="{color}" '
+            'fill-opacity="0.25"/>'
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5" '
+            'vector-effect="non-scaling-stroke"/>'
+        )
+    return "".join(parts) + "</svg>"
+
+
+def _axis(top: int, duration: float) -> str:
+    parts = [f'<rect y="{top}" width="100%" height="1" fill="currentColor" fill-opacity="0.5"/>']
     step = _tick(duration)
     for number in range(int(duration / step + 1e-9) + 1):
         second = number * step
+        place = _percent(second, duration)
+        anchor = "start" if place < 4 else "end" if place > 96 else "middle"
         parts.append(
-            f'<path d="M{x(second)} {top}v4" stroke="currentColor" stroke-opacity="0.5"/>'
-            f'<text x="{x(second)}" y="{top + 20}" font-size="15" text-anchor="middle">'
+            f'<rect x="{place}%" y="{top}" width="1" height="4" fill="currentColor"/>'
+            f'<text x="{place}%" y="{top + 18}" font-size="13" text-anchor="{anchor}">'
             f"{second:g}{' s' if number == 0 else ''}</text>"
         )
     return "".join(parts)
 
 
 def _tick(duration: float) -> float:
-    """A round number of seconds that cuts the duration into at most ten."""
-    power = 10.0 ** math.floor(math.log10(duration / 10))
-    minute = (15, 30, 60, 120, 300, 600, 1800, 3600)
+    """A round number of seconds that cuts the duration into at most six, for a narrow screen."""
+    power = 10.0 ** math.floor(math.log10(duration / 6))
+    minute = (30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
     steps = [power * factor for factor in (1, 2, 5, 10)] if duration < 120 else minute
-    return next((step for step in steps if duration / step <= 10), duration / 10)
+    return next((step for step in steps if duration / step <= 6), duration / 6)

@@ -191,7 +191,8 @@ def test_an_empty_packet_does_not_end_the_decoding(tmp_path):
         empty.stream = source.streams.video[0]
         packets.insert(10, empty)
         errors = []
-        frames = [frame.to_ndarray(format="rgb24") for frame in decoded(packets, errors)]
+        found = decoded(packets, lambda *report: errors.append(report))
+        frames = [frame.to_ndarray(format="rgb24") for frame in found]
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert errors == []
 
@@ -322,8 +323,8 @@ def decoded_packets(monkeypatch):
     count = []
     original = decoded
 
-    def counting(packets, errors):
-        return original((count.append(1) or packet for packet in packets), errors)
+    def counting(packets, report):
+        return original((count.append(1) or packet for packet in packets), report)
 
     monkeypatch.setattr(files, "decoded", counting)
     return count
@@ -469,12 +470,12 @@ def test_cut_short_with_the_index_behind(tmp_path):
     assert_error(tmp_path / "a.mp4", "cut short", "download")
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
-def test_cut_short_without_an_index(tmp_path, name):
-    """These containers do not list their frames: the video is what is there."""
-    path = write(tmp_path / name, options={"bf": "0", "g": "24"})
-    cut(path, 0.7)
+def test_cut_short_without_a_length(tmp_path, caplog):
+    """A transport stream says nowhere how long it is: the video is what is there."""
+    path = write(tmp_path / "a.ts", options={"bf": "0", "g": "24"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10 // 188 * 188 + 100])
     with open_video(path) as reader:
+        assert "a.ts is cut short: what is there lasts" in caplog.text
         assert 40 < reader.num_frames < 110
         last = reader.num_frames - 2
         assert [number_of(frame) for frame in reader.frames([last, 1])] == [last, 1]
@@ -570,18 +571,74 @@ def test_damaged_frame_in_a_folder(tmp_path):
     assert_error(tmp_path, "00002.jpg", "export it again")
 
 
-def test_gif(tmp_path):
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.apng"])
+@pytest.mark.parametrize(
+    "delays", [[500] * 9, [100] * 9, [200, 40, 1000, 500, 60, 70, 80, 90, 3000]]
+)
+def test_animations_have_the_times_in_the_file(tmp_path, name, delays):
+    pictures = [Image.fromarray(numbered(i)) for i in range(9)]
+    options = {"lossless": True} if name == "a.webp" else {}
+    options |= {"format": "PNG"} if name == "a.apng" else {}
+    pictures[0].save(
+        tmp_path / name,
+        save_all=True,
+        append_images=pictures[1:],
+        duration=delays,
+        loop=0,
+        **options,
+    )
+    with open_video(tmp_path / name) as reader:
+        starts = np.cumsum([0, *delays[:-1]]) / 1000
+        np.testing.assert_allclose(reader.timestamps, starts, atol=1e-9)
+        assert reader.duration == pytest.approx(sum(delays) / 1000)
+        assert reader.constant_rate == (len(set(delays)) == 1)
+        assert reader.warnings == []
+        assert [number_of(frame) for frame in reader.frames([8, 0, 3])] == [8, 0, 3]
+    cut(tmp_path / name, 0.7)
+    try:
+        with open_video(tmp_path / name) as reader:
+            assert "is cut short" in reader.warnings[0]
+            reader.frames([8])
+    except (VideoError, IndexError) as error:
+        assert name in str(error)
+
+
+def test_a_png_animation_may_have_another_picture_in_front(tmp_path):
+    pictures = [Image.fromarray(numbered(i)) for i in range(5)]
+    pictures[0].save(
+        tmp_path / "a.png",
+        save_all=True,
+        append_images=pictures[1:],
+        default_image=True,
+        duration=500,
+    )
+    with open_video(tmp_path / "a.png") as reader:
+        assert (reader.num_frames, reader.duration) == (4, 2.0)
+        assert [number_of(frame) for frame in reader.frames([0, 3])] == [1, 4]
+
+
+def test_delays_that_are_not_meant(tmp_path):
+    """Browsers show a picture for a tenth of a second where the file says nothing of use."""
+    pictures = [Image.fromarray(numbered(i)) for i in range(4)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], loop=0)
+    with open_video(tmp_path / "a.gif") as reader:
+        assert reader.duration == pytest.approx(0.4)
+
+
+def test_gif_in_a_protocol_that_does_not_ask_the_file(tmp_path):
     pictures = [Image.fromarray(numbered(i)) for i in range(9)]
     pictures[0].save(
         tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=100, loop=0
     )
-    with open_video(tmp_path / "a.gif") as reader:
+    with open_video(tmp_path / "a.gif", gif_fps=25) as reader:
         assert (reader.num_frames, reader.fps, reader.duration) == (9, 25.0, 8 / 25)
         np.testing.assert_allclose(reader.timestamps, np.arange(9) / 25)
         assert [number_of(frame) for frame in reader.frames([8, 0, 3])] == [8, 0, 3]
     pictures[0].save(tmp_path / "still.gif")
-    with open_video(tmp_path / "still.gif") as reader:
+    with open_video(tmp_path / "still.gif", gif_fps=25) as reader:
         assert (reader.num_frames, reader.duration) == (1, 1 / 25)
+    with open_video(tmp_path / "still.gif") as reader:
+        assert (reader.num_frames, reader.duration) == (1, 1.0)
     (tmp_path / "b.gif").write_bytes(b"GIF89a")
     assert_error(tmp_path / "b.gif", "cannot be read as a picture")
 

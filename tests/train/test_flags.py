@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -213,8 +214,11 @@ def test_ctrl_c_ends_as_everywhere_and_says_how_to_go_on(workspace, tmp_path, mo
     assert "no checkpoint yet" in caplog.text
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / "resume.json").touch()
-    assert finetune.main(command_line(workspace, tmp_path)) == 130
-    assert "goes on from checkpoint-3 with --resume auto" in caplog.text
+    words = command_line(workspace, tmp_path)
+    assert finetune.main(words) == 130
+    assert f"from checkpoint-3: {shlex.join(['distime', 'train', *words])} --resume auto\n" in (
+        caplog.text
+    )
 
 
 def test_typos_are_told_without_torch():
@@ -228,7 +232,7 @@ def test_typos_are_told_without_torch():
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --learning_rate nan: give a number above 0\n",
+        "error: --learning_rate nan: give more than 0\n",
     )
     run = run.replace("code = cli.main(sys.argv[1:])", "from distime.cli import train; code = 0")
     assert subprocess.run([sys.executable, "-c", run], check=False).returncode == 0

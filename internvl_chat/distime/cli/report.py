@@ -7,7 +7,8 @@
 
 Runs with a score.json or metrics.json newer than their predictions are not scored again. With
 --html each run's folder gets a report.html, one file that can be sent: metrics, a histogram of the
-IoU, confidence against IoU, and the worst and best samples with pictures.
+IoU, confidence against IoU, and the worst and best samples with pictures; index.html in
+RESULTS_DIR has a line for each run.
 """
 
 from __future__ import annotations

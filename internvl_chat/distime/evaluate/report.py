@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def write_report(path: Path, run: FinishedRun, examples: int, pictures: Path | N
     Args:
         path: of the HTML file; it appears only when it is complete.
         run: what it is about.
-        examples: how many of the worst and how many of the best samples to show.
+        examples: how many of the worst (wrong) and how many of the best (right) samples to show.
         pictures: folder to keep the pictures in as well, as PNG files.
     """
     known = samples(run)
@@ -243,7 +244,13 @@ def calibration_html(known: Sequence[Sample]) -> str:
     if not pairs:
         return heading + note("The answers hold no confidence, so there is nothing to compare.")
     confidence, overlap = zip(*pairs, strict=True)
+    explained = (
+        f"{heading}<p>The confidence of a time is 1 minus the mean normalised entropy of its two "
+        f"distributions: the narrower, the surer. {verdict(confidence, overlap)}</p>\n"
+    )
     bins = calibration_bins(confidence, overlap)
+    if len(bins) < 2:
+        return explained + note(f"{len(pairs)} times are too few to compare sure and unsure ones.")
     chart = bar_chart(
         [one.mean_iou for one in bins],
         [f"{one.low:.2f}–{one.high:.2f}" for one in bins],
@@ -257,11 +264,7 @@ def calibration_html(known: Sequence[Sample]) -> str:
         for one in bins
     ]
     table = table_html(rows, ["confidence", "times", "mean IoU (%)", "IoU ≥ 0.5 (%)"])
-    return (
-        f"{heading}<p>The confidence of a time is 1 minus the mean normalised entropy of its two "
-        f"distributions: the narrower, the surer. {verdict(confidence, overlap)}</p>\n"
-        f"{chart}\n{table}"
-    )
+    return f"{explained}{chart}\n{table}"
 
 
 def verdict(confidence: Sequence[float], overlap: Sequence[float]) -> str:
@@ -283,18 +286,14 @@ def examples_html(
     run: FinishedRun, known: Sequence[Sample], examples: int, pictures: Path | None
 ) -> str:
     """The worst and the best samples, with pictures where answers name times."""
-    if not examples:
-        return ""
-    if known:
-        worst, rest = known[:examples], known[examples:][-examples:]
-        chosen = [(f"worst-{i}", sample) for i, sample in enumerate(worst, 1)]
-        chosen += [(f"best-{i}", sample) for i, sample in enumerate(reversed(rest), 1)]
-    else:
-        some = [(query, answer) for query, answer in run.answered if answer is not None]
-        chosen = [
-            (f"answer-{i}", Sample(math.nan, query, answer, []))
-            for i, (query, answer) in enumerate(some[:examples], 1)
-        ]
+    if not known:
+        answered = [(query, answer) for query, answer in run.answered if answer is not None]
+        known = [Sample(math.nan, query, answer, []) for query, answer in answered]
+    chosen = [
+        (f"{name}-{number}", sample)
+        for name, some in chosen_samples(known, examples).items()
+        for number, sample in enumerate(some, 1)
+    ]
     if not chosen:
         return ""
     paths = {task.video: task.path for task in run.tasks}
@@ -315,6 +314,34 @@ def examples_html(
             picture = _picture_html(folder / f"{anchor}.png", run, sample, paths)
             figures.append(_FIGURE.format(**values, picture=picture))
     return "\n".join(["<h2>Examples</h2>", *figures])
+
+
+def chosen_samples(known: Sequence[Sample], count: int) -> dict[str, list[Sample]]:
+    """Choose samples worth a look, each at most once, and say what they are.
+
+    Args:
+        known: samples, the worst first.
+        count: of each kind, at most.
+
+    Returns:
+        of multiple choice the wrong and the right ones. Of times the worst, and the best from the
+        best one down; where all fit equally well, or nothing is known of it, there are neither.
+    """
+    if known and known[0].expected:
+        groups = {
+            "wrong": [sample for sample in known if not sample.fit],
+            "right": [sample for sample in known if sample.fit],
+        }
+    elif known and known[0].fit < known[-1].fit:
+        half = (len(known) + 1) // 2
+        lowest, highest = known[0].fit, known[-1].fit
+        groups = {
+            "worst": [sample for sample in known[:half] if sample.fit < highest],
+            "best": [sample for sample in reversed(known[half:]) if sample.fit > lowest],
+        }
+    else:
+        groups = {"answer": list(known)}
+    return {name: some[:count] for name, some in groups.items()}
 
 
 def _fit_words(sample: Sample) -> str:
@@ -351,6 +378,7 @@ def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
         run.settings.num_segments,
         rule=run.benchmark.rule,
         bound=sample.query.bound,
+        gif_fps=run.benchmark.gif_fps,
     )
     frames = {"frames": shown.frames, "frame_times": shown.times, "duration": shown.duration}
     events, truth, query = sample.answer.events, sample.truth, sample.query
@@ -362,6 +390,13 @@ def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
         plot_grounding(path, **frames, query=words, events=events, truth=windows)
 
 
+class Link(NamedTuple):
+    """A cell of a table that leads to another page."""
+
+    href: str
+    text: str
+
+
 def table_html(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
     """A table; numbers stand on the right, those with a fraction with two digits of it."""
     if not rows:
@@ -369,8 +404,11 @@ def table_html(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str
 
     def cell(value: Any, tag: str = "td") -> str:
         is_number = isinstance(value, int | float)
-        text = f"{value:.2f}" if isinstance(value, float) else str(value)
         kind = ' class="number"' if is_number else ""
+        if isinstance(value, Link):
+            address = html.escape(quote(value.href))
+            return f'<{tag}><a href="{address}">{html.escape(value.text)}</a></{tag}>'
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
         return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
 
     lines = ["".join(map(cell, row)) for row in rows]

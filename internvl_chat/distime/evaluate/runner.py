@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
 from distime.files import FileError, read_json, write_json, write_text
 from distime.processing.ahead import load_ahead
+from distime.provenance import versions
 
 logger = logging.getLogger(__name__)
 
@@ -292,17 +291,3 @@ def distributions(answered: Answered) -> str:
         if answer is not None
     ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-def versions() -> dict[str, str]:
-    """What the answers were computed with."""
-    packages = ("distime", "torch", "transformers", "av", "numpy", "pillow")
-    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found

@@ -14,14 +14,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import distributed
 
+from distime.files import read_json
+from distime.train import resume
 from distime.train.arguments import TrainArguments
 from distime.train.distributed import ResumeError
+from distime.train.resume import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -120,15 +123,17 @@ class RunRecord:
         rows_per_step: rows of the plan that a step takes.
         samples_until: hash of the samples that the first n rows of the plan hold.
         parameters: hash of the names and shapes of the trained parameters, see `digest_names`.
-        data_flags: flags that decide which samples a step takes, by name.
-        model_flags: flags that decide what is trained, by name.
+        flags: all flags, see `distime.train.resume.recorded_flags`.
+        sources: of the data, by name: what decides which items they hold.
+        schedule: of the learning rate; that of the checkpoint, once `check` has read it.
     """
 
     rows_per_step: int
     samples_until: Callable[[int], str]
     parameters: str
-    data_flags: dict[str, Any] = field(default_factory=dict)
-    model_flags: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any]
+    sources: dict[str, dict[str, Any]]
+    schedule: Schedule
 
     def write(self, folder: Path, step: int) -> None:
         """Write the record of a checkpoint: the last of its files."""
@@ -137,45 +142,78 @@ class RunRecord:
             "rows_per_step": self.rows_per_step,
             "samples": self.samples_until(step * self.rows_per_step),
             "parameters": self.parameters,
-            "data_flags": self.data_flags,
-            "model_flags": self.model_flags,
+            "flags": self.flags,
+            "sources": self.sources,
+            "schedule": asdict(self.schedule),
         }
         (folder / RECORD).write_text(json.dumps(values, indent=2) + "\n")
 
-    def check(self, checkpoint: Path) -> None:
-        """Check that the run can go on from a checkpoint.
+    def check(self, checkpoint: Path) -> int:
+        """Check that the run can go on from a checkpoint, and take over its schedule.
+
+        Returns:
+            the step of the checkpoint.
 
         Raises:
-            ResumeError: other parameters were trained, or on other samples than this run's plan has
-                up to there; names the flags that changed.
+            ResumeError: a flag changed that cannot, other parameters were trained, or on other
+                samples than this run's plan has up to there; names what changed.
         """
-        before = json.loads((checkpoint / RECORD).read_text())
-        mend = (
-            "Put it back as it was, or start afresh with another --output_dir (and the trained "
-            "model as --model_name_or_path, if you have one)"
-        )
+        before = read_record(checkpoint)
+        step = before["step"]
+        found = resume.changes(before["flags"], self.flags)
+        named = ", ".join(map(str, found))
         if before["parameters"] != self.parameters:
-            changes = _changes(before["model_flags"], self.model_flags)
             raise ResumeError(
                 f"{checkpoint} has other trained parameters than this run: "
-                f"{changes or 'the start checkpoint is another one'}. {mend}"
+                f"{named or 'the start checkpoint is another one'}. {resume.MEND}"
             )
-        changes = _changes(before["data_flags"], self.data_flags)
-        samples = self.samples_until(before["step"] * self.rows_per_step)
-        if before["samples"] != samples or before["rows_per_step"] != self.rows_per_step:
+        changed = _changed_sources(before["sources"], self.sources)
+        if before["rows_per_step"] != self.rows_per_step:
+            changed.insert(
+                0,
+                "--per_device_train_batch_size x --gradient_accumulation_steps x processes was "
+                f"{before['rows_per_step']}, is {self.rows_per_step}",
+            )
+        if changed or before["samples"] != self.samples_until(step * self.rows_per_step):
+            about_samples = [str(one) for one in found if one.kind is resume.OnResume.SAMPLES]
             raise ResumeError(
                 f"{checkpoint} was trained on other samples than this run has for its first "
-                f"{before['step']} steps, so that samples would be lost or repeated: "
-                f"{changes or 'the annotation files have changed'}. {mend}"
+                f"{step} steps, so that samples would be lost or repeated: "
+                f"{', '.join(changed + about_samples) or 'the annotation files have changed'}. "
+                f"{resume.MEND}"
             )
-        if changes:
-            logger.warning("changed since %s, which is yet on the same samples: %s", checkpoint,
-                           changes)  # fmt: skip
+        resume.judge(checkpoint, found)
+        self.schedule = resume.resumed_schedule(
+            Schedule(**before["schedule"]), self.schedule.end, step, found
+        )
+        return step
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in sorted(names))
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """Read what `RunRecord.write` wrote.
+
+    Raises:
+        ResumeError: it is damaged, or an earlier version wrote it.
+    """
+    values, _ = read_json(checkpoint / RECORD, "record of a checkpoint")
+    names = ("step", "rows_per_step", "samples", "parameters", "flags", "sources", "schedule")
+    if not isinstance(values, dict) or any(name not in values for name in names):
+        raise ResumeError(
+            f"{checkpoint / RECORD} is damaged or of an earlier version of DisTime, so that "
+            f"nothing says what the run was: start a new one with --model_name_or_path {checkpoint}"
+        )
+    return values
+
+
+def _changed_sources(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
+    if before.keys() != now.keys():
+        return [f"the sources were {', '.join(before)}, are {', '.join(now)}"]
+    return [
+        f"the {what} of source {name} was {before[name].get(what)}, is {value}"
+        for name, source in now.items()
+        for what, value in source.items()
+        if before[name].get(what) != value
+    ]
 
 
 def digest_names(names: Iterable[str]) -> str:
@@ -187,7 +225,7 @@ def checkpoint_to_resume(training: TrainArguments, record: RunRecord) -> Path | 
     """Tidy up after a killed run and find the checkpoint to go on from, if there is one.
 
     Raises:
-        ResumeError: the checkpoint is of another run, or is not to be used and in the way.
+        ResumeError: the checkpoint is of another run, damaged, or is not to be used and in the way.
     """
     folder = Path(training.output_dir)
     if training.should_save:
@@ -200,5 +238,7 @@ def checkpoint_to_resume(training: TrainArguments, record: RunRecord) -> Path | 
             f"--output_dir {folder} holds {checkpoint.name} of an earlier run: give --resume auto "
             "to go on from it, or another --output_dir, or delete it"
         )
-    record.check(checkpoint)
+    step = record.check(checkpoint)
+    older = [path for path in complete_checkpoints(folder).values() if path != checkpoint]
+    resume.check_files(checkpoint, step, older[-1] if older else None)
     return checkpoint

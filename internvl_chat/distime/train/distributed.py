@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -150,16 +150,25 @@ def save_checkpoint(engine: DeepSpeedEngine, folder: Path) -> None:
     engine.save_checkpoint(str(folder), exclude_frozen_parameters=True)
 
 
+def optimizer_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return what the flags say of each parameter group: betas, weight decay, ...; not the rate."""
+    no_settings = ("params", "lr", "initial_lr")
+    return [
+        {name: value for name, value in group.items() if name not in no_settings}
+        for group in optimizer.param_groups
+    ]
+
+
 def load_checkpoint(engine: DeepSpeedEngine, folder: Path) -> None:
     """Read what `save_checkpoint` wrote; see `prepare_resume`.
 
     Raises:
         ResumeError: there is no checkpoint of DeepSpeed.
     """
-    decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
+    settings = optimizer_settings(engine.optimizer)
     loaded, _ = engine.load_checkpoint(str(folder), load_module_strict=False)
     if loaded is None:
         raise ResumeError(f"{folder}: DeepSpeed cannot read it; delete it or give --resume none")
     # From a universal checkpoint, ZeRO-3 gives every parameter group the settings of the first.
-    for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
-        group["weight_decay"] = decay
+    for group, values in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(values)

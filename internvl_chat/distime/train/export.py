@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from distime.backbones import DisTimeForConditionalGeneration
+from distime.files import read_json, write_json
 from distime.model import adapter, weights
 from distime.model.adapter import Adapter
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tying import without_tied_head
 from distime.model.weights import CheckpointError
+from distime.model_card import FILE_NAME as CARD
+from distime.model_card import write_model_card
 from distime.processing.processor import DisTimeProcessor
 from distime.train.arguments import ModelArguments
 from distime.train.checkpoints import replace_files
@@ -21,6 +26,8 @@ from distime.train.lora import new_token_ids
 
 logger = logging.getLogger(__name__)
 
+RUN = "run.json"
+Writer = Callable[[Path, Mapping[str, Tensor]], None]
 ADAPTER_FOLDER = "adapter"
 
 
@@ -32,11 +39,13 @@ class Exporter:
         model: with LoRA and new rows still apart; it is left as it is.
         processor: of the model.
         arguments: what was trained and from where.
+        dtype: of the result; None for that of training, which checkpoints always have.
     """
 
     model: DisTimeForConditionalGeneration
     processor: DisTimeProcessor
     arguments: ModelArguments
+    dtype: torch.dtype | None = None
 
     def __post_init__(self):
         self.trained = {
@@ -45,16 +54,42 @@ class Exporter:
 
         self.trains_all = len(self.trained) == sum(1 for _ in self.model.parameters())
 
-    def write_result(self, folder: Path) -> None:
-        """Write the full model, an adapter in `adapter/`, or both, as `--export` says."""
+    def write_result(self, folder: Path, run: Mapping[str, Any] | None = None) -> None:
+        """Write the full model, an adapter in `adapter/`, or both, as `--export` says.
+
+        Args:
+            folder: of the result.
+            run: how it came about, for `run.json` and the model card beside it.
+        """
+        state = self.model.state_dict()
+        if self.dtype is not None:
+            # Before LoRA is merged, so that merging the adapter later gives the same bytes.
+            state = {
+                name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+                for name, tensor in state.items()
+            }
         writers = {folder: self.write_full, folder / ADAPTER_FOLDER: self.write_adapter}
         if self.arguments.export == "full":
             del writers[folder / ADAPTER_FOLDER]
         elif self.arguments.export == "adapter":
             del writers[folder]
         for target, write in writers.items():
-            replace_files(target, write)
-            logger.info("wrote %s", target)
+
+            def fill(partial: Path, target: Path = target, write: Writer = write) -> None:
+                write(partial, state)
+                if run is not None:
+                    write_json(partial / RUN, run)
+                if not (target / CARD).exists():
+                    write_model_card(
+                        partial,
+                        self.model.config,
+                        self.processor.settings,
+                        name=target.resolve().name,
+                    )
+
+            replace_files(target, fill)
+            dtype = str(self.dtype or self.model.dtype).removeprefix("torch.")
+            logger.info("wrote %s in %s", target, dtype)
 
     def write_full(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write the plain model, LoRA merged and new rows in place, and its processor.
@@ -66,7 +101,9 @@ class Exporter:
         state = without_tied_head(self.model, state or self.model.state_dict())
         ids = new_token_ids(self.model.config)
         plain = adapter.fold(state, self.arguments.lora_scale, ids)
+        dtype = _dtype_of(plain)  # writing empties the mapping
         self.model.save_pretrained(folder, state_dict=plain)
+        _name_dtype(folder / "config.json", dtype)
         self.processor.save_pretrained(folder)
 
     def write_adapter(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -78,21 +115,41 @@ class Exporter:
         """
         arguments, ids = self.arguments, new_token_ids(self.model.config)
         state = without_tied_head(self.model, state or self.model.state_dict())
-        untouched = [
-            name
-            for name in state
-            if name not in self.trained and not name.endswith(f".{adapter.NEW_ROWS}")
-        ]
         description = Adapter(
             base=str(Path(arguments.model_name_or_path).resolve()),
             config_overrides=arguments.config_overrides,
             lora_scale=arguments.lora_scale,
             new_token_ids=ids,
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            base_digest=adapter.base_digest(state, untouched),
+            dtype=_dtype_of(state),
+            base_digest=self._base_digest(state),
         )
         adapter.write(folder, description, adapter.trained_tensors(state, self.trained, ids))
         self.processor.save_pretrained(folder)
+
+    def _base_digest(self, state: Mapping[str, Tensor]) -> str:
+        untouched = [
+            name
+            for name in state
+            if name not in self.trained and not name.endswith(f".{adapter.NEW_ROWS}")
+        ]
+        return adapter.base_digest(state, untouched)
+
+    def check_base(self, checkpoint: Path) -> None:
+        """Check that the frozen weights are those beside which a checkpoint was trained.
+
+        Raises:
+            CheckpointError: they are of another start checkpoint.
+        """
+        if not adapter.is_adapter(checkpoint):
+            return  # it holds all weights, or DeepSpeed's shards alone
+        description = adapter.read_description(checkpoint)
+        state = without_tied_head(self.model, self.model.state_dict())
+        if description.base_digest != self._base_digest(state):
+            raise CheckpointError(
+                f"{checkpoint} was trained on {description.base}, and the frozen weights of "
+                f"--model_name_or_path {self.arguments.model_name_or_path} are others: give that "
+                "one, or start afresh with another --output_dir"
+            )
 
     def write_trained(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write what a checkpoint needs: an adapter, or the model where all of it is trained."""
@@ -117,3 +174,20 @@ class Exporter:
             self.model.load_state_dict(tensors, strict=False)
         except RuntimeError as error:
             raise CheckpointError(f"{folder}: {error}") from error
+
+
+def _dtype_of(state: Mapping[str, Tensor]) -> str:
+    """Return the name of the precision of a model's weights, such as "float32"."""
+    dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    return str(dtype).removeprefix("torch.")
+
+
+def _name_dtype(path: Path, dtype: str) -> None:
+    """Let a configuration name the precision of the weights beside it, in all its parts."""
+    config, _ = read_json(path, "configuration of the model")
+    if config.get("dtype") == dtype:
+        return
+    for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
+        if "dtype" in part:
+            part["dtype"] = dtype
+    write_json(path, config)

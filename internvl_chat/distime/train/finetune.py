@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.errors import DisTimeError
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.files import file_digest
 from distime.processing.processor import DisTimeProcessor
+from distime.provenance import PACKAGES, git_commit, versions
 from distime.train import speed
 from distime.train.arguments import (
     ArgumentError,
@@ -45,7 +51,9 @@ from distime.train.distributed import (
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.features import use_cached_features
+from distime.train.flags import pairs
 from distime.train.lora import select_trainable
+from distime.train.resume import Schedule, changed_flags, check_rates, recorded_flags
 from distime.train.trainer import DisTimeTrainer, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -92,26 +100,27 @@ def plan_rows(
         ArgumentError: the data are too few for a single step.
     """
     rows_per_step = training.rows_per_step
-    epochs = training.num_train_epochs
-    if training.max_steps > 0:
-        epochs = math.ceil(training.max_steps * rows_per_step / len(data))
-        # A packed row takes several groups.
-        epochs *= 1 if not arguments.packing else arguments.max_items_per_group
+    wanted = training.max_steps * rows_per_step if training.max_steps > 0 else None
     settings = PlanSettings(
-        epochs=epochs,
+        epochs=math.ceil(wanted / len(data)) if wanted else training.num_train_epochs,
         seed=training.seed,
         group_by_length=training.group_by_length,
         packed_length=arguments.max_seq_length if arguments.packing else None,
         rows_per_step=rows_per_step,
     )
     needs_lengths = training.group_by_length or arguments.packing
-    plan = make_plan(len(data), settings, token_lengths(data, training) if needs_lengths else None)
+    lengths = token_lengths(data, training) if needs_lengths else None
+    plan = make_plan(len(data), settings, lengths)
+    while wanted and len(plan) < wanted:  # a packed row takes several groups
+        settings = replace(settings, epochs=2 * settings.epochs)
+        plan = make_plan(len(data), settings, lengths)
+    plan = plan[:wanted]
     steps = len(plan) // rows_per_step
     if steps == 0:
         raise ArgumentError(
-            f"the data make {len(plan)} rows, but one step takes {rows_per_step} "
-            "(--per_device_train_batch_size x --gradient_accumulation_steps x processes): lower "
-            "them or raise --num_train_epochs"
+            f"the data make {len(plan)} rows, but one step takes {rows_per_step}: lower BATCH_SIZE "
+            "(--per_device_train_batch_size x --gradient_accumulation_steps x processes), best so "
+            "far that there are many steps, or raise --num_train_epochs"
         )
     if left := len(plan) - steps * rows_per_step:
         logger.info("the last %d rows do not fill a step and are left out", left)
@@ -136,6 +145,8 @@ def read_held_out(
 
 def run(arguments: ModelArguments, data_arguments: DataArguments, training: TrainArguments) -> None:
     """Fine-tune and write the trained model and its processor to `--output_dir`."""
+    began = time.time()
+    flags = recorded_flags(arguments, data_arguments, training)
     speed.check(arguments, data_arguments, training)
     if training.cpu_threads:
         torch.set_num_threads(training.cpu_threads)
@@ -149,48 +160,79 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     if data_arguments.cache_features:
         use_cached_features(model, data, training)
     rows = plan_rows(data, data_arguments, training)
-    exporter = Exporter(model, processor, arguments)
-    record = record_of_run(rows, exporter, data_arguments, training)
+    exporter = Exporter(model, processor, arguments, result_dtype(arguments, training))
+    record = record_of_run(rows, exporter, flags, training)
     checkpoint = checkpoint_to_resume(training, record)
+    first = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    check_rates(training, record.schedule, first, len(rows))
     training.num_train_epochs = 1  # the plan already holds all epochs
     trainer = DisTimeTrainer(
         model=model,
         args=training,
         train_dataset=rows,
         eval_dataset=held_out,
-        data_collator=Collator(processor.token_ids.pad),
+        data_collator=Collator(processor.token_ids.pad, processor.positions),
         exporter=exporter,
         record=record,
         max_bad_samples=data_arguments.max_bad_samples,
     )
     if checkpoint:
         logger.info("going on from %s", checkpoint)
+        exporter.check_base(checkpoint)
         prepare_resume(checkpoint, training)
+    before = weight_sums(model)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     logger.info("%s", trainer.summary())
+    if first < record.schedule.end and weight_sums(model) == before is not None:
+        raise TrainingError(
+            f"{record.schedule.end - first} steps have changed no weight, so that nothing is "
+            "written: raise --learning_rate, or see whether the samples have anything to learn for "
+            "what is trained (--freeze_llm, --freeze_backbone, --freeze_mlp, --train_embeddings)"
+        )
     gather_weights(model, trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
-        exporter.write_result(Path(training.output_dir))
+        description = {
+            "start_checkpoint": arguments.model_name_or_path,
+            "flags": changed_flags(flags),
+            "data": record.sources,
+            "resumed_from": checkpoint and checkpoint.name,
+            "processes": training.world_size,
+            "seconds": round(time.time() - began, 1),
+            **trainer.outcome(),
+            "git_commit": git_commit(),
+            "versions": versions((*PACKAGES, "accelerate", "peft", "deepspeed")),
+        }
+        exporter.write_result(Path(training.output_dir), description)
+
+
+def result_dtype(arguments: ModelArguments, training: TrainArguments) -> torch.dtype | None:
+    """Return the precision that `--export_dtype` asks for; None for that of training."""
+    if arguments.export_dtype != "auto":
+        return getattr(torch, arguments.export_dtype)
+    return torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+
+
+def weight_sums(model: torch.nn.Module) -> list[float] | None:
+    """Sum each trained parameter, to see whether training changed it; None if ZeRO-3 has it."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if any(hasattr(parameter, "ds_id") for parameter in trained):
+        return None
+    return [parameter.detach().sum(dtype=torch.float64).item() for parameter in trained]
 
 
 def record_of_run(
-    rows: PlannedRows,
-    exporter: Exporter,
-    data_arguments: DataArguments,
-    training: TrainArguments,
+    rows: PlannedRows, exporter: Exporter, flags: dict[str, Any], training: TrainArguments
 ) -> RunRecord:
-    """Note what decides which samples a step takes and what is trained, for `--resume`."""
+    """Note what decides which samples a step takes and what is trained, for `--resume`.
+
+    Args:
+        rows: of the run.
+        exporter: of its model.
+        flags: of `recorded_flags`.
+        training: the same, as they are now.
+    """
     sources = zip(rows.data.sources, rows.data.indices, strict=True)
-    data_flags = {f"--{name}": value for name, value in asdict(data_arguments.settings).items()}
-    data_flags |= {"--packing": data_arguments.packing} | {
-        f"--{name}": getattr(training, name)
-        for name in ("seed", "num_train_epochs", "max_steps", "group_by_length")
-    }
-    data_flags["--per_device_train_batch_size x --gradient_accumulation_steps x processes"] = (
-        training.rows_per_step
-    )
-    data_flags |= {f"the number of items of {one.name}": len(index) for one, index in sources}
-    data_flags |= {f"repeat_time of {one.name}": one.repeat_time for one in rows.data.sources}
+    steps = training.max_steps if training.max_steps > 0 else len(rows) // training.rows_per_step
     return RunRecord(
         rows_per_step=training.rows_per_step,
         samples_until=rows.samples_until,
@@ -199,8 +241,16 @@ def record_of_run(
             for name, parameter in exporter.model.named_parameters()
             if parameter.requires_grad
         ),
-        data_flags=data_flags,
-        model_flags={f"--{name}": value for name, value in asdict(exporter.arguments).items()},
+        flags=flags,
+        sources={
+            one.name: {
+                "number of items": len(index),
+                "repeat_time": one.repeat_time,
+                "annotation digest": file_digest(one.annotation),
+            }
+            for one, index in sources
+        },
+        schedule=Schedule(steps, steps),
     )
 
 
@@ -214,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     logger.setLevel(logging.INFO)  # run with -m, this module has another name
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         *arguments, training = parse(argv)
     except DisTimeError as error:
@@ -233,20 +284,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if not training.process_index:
-            logger.error("%s", how_to_go_on(Path(training.output_dir)))
+            logger.error("%s", how_to_go_on(Path(training.output_dir), argv))
         return 130
     return 0
 
 
-def how_to_go_on(folder: Path) -> str:
-    """Say what is left of an interrupted run, and how it goes on."""
+def how_to_go_on(folder: Path, argv: Sequence[str]) -> str:
+    """Say what is left of an interrupted run, and the command with which it goes on.
+
+    Args:
+        folder: `--output_dir`.
+        argv: the command line.
+    """
     found = complete_checkpoints(folder)
     if not found:
         return (
             f"interrupted; {folder} holds no checkpoint yet (--save_steps), so that the same "
             "command starts anew"
         )
-    return f"interrupted; the same command goes on from checkpoint-{max(found)} with --resume auto"
+    is_launched = "TORCHELASTIC_RUN_ID" in os.environ  # by a script, with its own variables
+    words = "the same command" if is_launched else shlex.join(["distime", "train", *argv])
+    if ("resume", ["auto"]) not in pairs(argv):
+        words += ", with --resume auto" if is_launched else " --resume auto"
+    return f"interrupted; to go on from checkpoint-{max(found)}: {words}"
 
 
 if __name__ == "__main__":

@@ -72,16 +72,16 @@ class Limits:
         if self.one_of:
             return " or ".join(word for word in self.one_of if word)
         parts = {
-            "of at least": self.at_least,
-            "above": self.above,
+            "at least": self.at_least,
+            "more than": self.above,
             "up to": self.at_most,
             "below": self.below,
         }
         said = " and ".join(
             f"{word} {value:g}" for word, value in parts.items() if value is not None
         )
-        whole = "a whole number" if self.kind is int else "a number"
-        return " ".join([whole, said, *(f"(or {value:g})" for value in self.also)]).strip()
+        said = " ".join([said or "a number", *(f"(or {value:g})" for value in self.also)])
+        return f"{said}, a whole number" if self.kind is int else said
 
 
 def _flag(default: Any, text: str) -> Any:

@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from distime.data.collator import FOR_TRAINER
+from distime.data.plan import PlannedRows
+from distime.data.problems import kind_of
 from distime.errors import DisTimeError
 from distime.train import checkpoints, distributed
 from distime.train.checkpoints import RunRecord
@@ -30,7 +34,15 @@ from distime.train.export import Exporter
 logger = logging.getLogger(__name__)
 
 _LOSSES = ("text_loss", "distribution_loss", "iou_loss")
-_COUNTED = ("num_samples", "num_problems", "num_clamped", "num_cut", "num_tokens", "num_padding")
+_LOST = {
+    "num_problems": "broken_samples",
+    "num_clamped": "intervals_cut_to_video",
+    "num_cut": "samples_cut_to_length",
+    "num_lost": "intervals_lost_to_length",
+}
+"""What is not trained as the data say: its count, and that count's name in the log."""
+_COUNTED = ("num_samples", *_LOST, "num_tokens", "num_padding")
+_SHOWN_OF_A_KIND = 10
 
 
 class TrainingError(DisTimeError):
@@ -75,6 +87,9 @@ class DisTimeTrainer(Trainer):
         self._places_of_step: list[str] = []
         self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
+        self._warned: Counter[str] = Counter()
+        if self.train_dataset is not None:
+            self.add_callback(_CountEpochs(self.train_dataset, self.args.rows_per_step))
         self.add_callback(_EvaluateAtTheEnd())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
@@ -91,13 +106,16 @@ class DisTimeTrainer(Trainer):
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         for batch in batches:
             for problem in batch["problems"]:
-                logger.warning("replaced a broken sample: %s", problem)
+                logger.warning("%s", problem)
+            for warning in batch["warnings"]:
+                self._warn(warning)
             padding = _padding(batch)
             counts.update(
                 num_samples=batch["num_samples"],
                 num_problems=len(batch["problems"]),
                 num_clamped=batch["num_clamped"],
                 num_cut=batch["num_cut"],
+                num_lost=batch["num_lost"],
                 num_tokens=batch["input_ids"].numel() - padding,
                 num_padding=padding,
             )
@@ -114,6 +132,14 @@ class DisTimeTrainer(Trainer):
             )
         return batches, torch.tensor(counts["num_samples"], device=device)
 
+    def _warn(self, warning: str) -> None:
+        kind = kind_of(warning)
+        self._warned[kind] += 1
+        if self._warned[kind] <= _SHOWN_OF_A_KIND:
+            logger.warning("%s", warning)
+        if self._warned[kind] == _SHOWN_OF_A_KIND:
+            logger.warning("from here on, more of this kind are counted in the log alone")
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer without the parameter groups that would be empty.
 
@@ -122,6 +148,51 @@ class DisTimeTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Create the schedule of the run, stretched where a resumed run has another length."""
+        is_new = self.lr_scheduler is None
+        scheduler = super().create_scheduler(self.record.schedule.steps, optimizer)
+        if is_new and isinstance(scheduler, LambdaLR):
+            self.record.schedule.apply(scheduler)
+        return scheduler
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        counts = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # of the flags now, not of the checkpoint
+        return counts
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the state of both; what the flags say of them is that of this run."""
+        settings = distributed.optimizer_settings(self.optimizer)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(values)
+        scheduler = self.lr_scheduler
+        if not isinstance(scheduler, LambdaLR):
+            return
+        before, peak = scheduler.get_last_lr()[0], self.args.learning_rate
+        scheduler.base_lrs = [peak] * len(scheduler.base_lrs)
+        scheduler._last_lr = [peak * rate(scheduler.last_epoch) for rate in scheduler.lr_lambdas]
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, scheduler._last_lr, strict=True):
+            group.update(lr=rate, initial_lr=peak)
+        if scheduler._last_lr[0] != before:
+            logger.info(
+                "the learning rate goes on at %g; without a change it would be %g",
+                scheduler._last_lr[0],
+                before,
+            )
+
+    def _finalize_training(self, *args: Any) -> Any:
+        # Transformers would delete the newest checkpoint here where it is not the best one.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args)
+        finally:
+            self.args.save_total_limit = limit
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
@@ -263,6 +334,7 @@ class DisTimeTrainer(Trainer):
             logs["padding_share"] = counts["num_padding"] / max(processed, 1)
             logs["data_wait_share"] = min(1.0, self._seconds_waited / seconds)
             logs["memory_gib"] = peak_memory_gib()
+            logs |= {name: counts[count] for count, name in _LOST.items() if counts[count]}
             self._last_log = time.perf_counter()
             self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
         super().log(logs, *args, **kwargs)
@@ -312,14 +384,53 @@ class DisTimeTrainer(Trainer):
         else:
             self.exporter.load_trained(best)
 
+    def outcome(self) -> dict[str, Any]:
+        """What came of the run: steps, passes, counts since it was started, and the last losses."""
+        history = self.state.log_history
+        last = next((line for line in reversed(history) if "loss" in line), {})
+        scores = next((line for line in reversed(history) if "eval_miou" in line), {})
+        return {
+            "steps": self.state.global_step,
+            "epochs": self.state.epoch,
+            "samples": {name.removeprefix("num_"): self.totals[name] for name in _COUNTED},
+            "losses": {name: last[name] for name in ("loss", *_LOSSES) if name in last},
+            "evaluation": {
+                name: value for name, value in scores.items() if name.startswith("eval_")
+            },
+        }
+
     def summary(self) -> str:
         """One line on what was trained on and what was wrong with it."""
         totals = self.totals
         return (
-            f"{totals['num_samples']} samples, {totals['num_problems']} broken and replaced, "
-            f"{totals['num_cut']} cut to --max_seq_length, {totals['num_clamped']} intervals cut "
-            "to the end of their video"
+            f"{totals['num_samples']} samples, {totals['num_problems']} broken and replaced or "
+            f"left out, {totals['num_cut']} cut to --max_seq_length (and {totals['num_lost']} "
+            f"intervals with them), {totals['num_clamped']} intervals cut to the end of their video"
         )
+
+
+class _CountEpochs(TrainerCallback):
+    """Say in epochs of the data how far a run is, and do what is to be done once an epoch.
+
+    To the trainer the run is one epoch of a plan that holds all of them.
+    """
+
+    def __init__(self, rows: PlannedRows, rows_per_step: int):
+        taken = np.cumsum([len(keys) for keys in rows.plan])
+        self.passes = taken[rows_per_step - 1 :: rows_per_step] / len(rows.data)
+        """Passes over the data after each step."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        before, now = (
+            float(self.passes[step - 1]) if step else 0.0
+            for step in (state.global_step - 1, state.global_step)
+        )
+        state.epoch = now
+        if int(now) > int(before) and state.global_step < state.max_steps:
+            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
 
 
 class _EvaluateAtTheEnd(TrainerCallback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import logging
 import struct
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,23 @@ logger = logging.getLogger(__name__)
 SEEK_GAIN = 8
 
 
+class _Damage:
+    """What went wrong in one run of the decoder.
+
+    Attributes:
+        places: of the packets concerned, in decoding order.
+        reason: what the decoder said first.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[int, bool] = {}  # place -> whether other pictures may refer to it
+        self.reason = ""
+
+
+class _OutOfOrder(Exception):
+    """The decoder gives the pictures in another order than their stamps."""
+
+
 class FileReader(VideoReader):
     """A video file: its times from the packet index, its frames from the keyframes before them.
 
@@ -29,6 +47,7 @@ class FileReader(VideoReader):
 
     def __init__(self, path: Path):
         self._container, self._stream = open_container(path)
+        self._number = self._stream.index
         try:
             self._index = read_index(path, self._container, self._stream)
         except BaseException:
@@ -37,6 +56,9 @@ class FileReader(VideoReader):
         index = self._index
         super().__init__(path, index.fps, index.seconds, index.duration)
         self.constant_rate = index.constant_rate
+        self.start = index.start
+        self.warnings = list(index.warnings)
+        self.num_missing = self.num_frames - len(index.stamps)
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """See `VideoReader.frames`; frames that were cut off are a VideoError."""
@@ -56,30 +78,70 @@ class FileReader(VideoReader):
         self._container.close()
 
     def _decode(self, indices: list[int]) -> list[np.ndarray]:
-        index = self._index
-        wanted = [index.stamps[i] for i in indices]
+        try:
+            return self._decode_stamps([self._index.stamps[i] for i in indices])
+        except _OutOfOrder:
+            logger.warning(
+                "%s: its time stamps are not in order; its frames are counted", self.path
+            )
+        self._reopen()
+        self._index = read_index(self.path, self._container, self._stream, count=True)
+        stamps = self._index.stamps
+        return self._decode_stamps([stamps[min(i, len(stamps) - 1)] for i in indices])
+
+    def _decode_stamps(self, wanted: list[int]) -> list[np.ndarray]:
         found: dict[int, np.ndarray] = {}
-        errors: list[str] = []
+        broken: set[int] = set()
+        reason = ""
         for start, stamps in self._runs(wanted):
-            self._decode_run(start, stamps, found, errors)
+            damage, _ = self._decode_run(start, stamps, found)
+            if damage.places and start is not None:
+                # A keyframe in the middle of a file may not be all that the decoder asks for: what
+                # it also complains of when it comes from further back is damaged.
+                again, _ = self._decode_run(self._before(start), stamps, {})
+                for place in damage.places.keys() - again.places.keys():
+                    del damage.places[place]
+            if damage.places:
+                reason = reason or damage.reason
+                broken.update(stamp for stamp in stamps if self._is_broken(stamp, damage))
         missing = [stamp for stamp in wanted if stamp not in found]
         if missing:
             # A keyframe that was none (gradual refresh) or a frame that is never shown: from the
             # start of the file everything that can be decoded is.
             logger.info("%s: decoding from the start for %d frames", self.path, len(missing))
-            errors.clear()
-            decoded = self._decode_run(None, missing, found, errors, hold=True)
+            damage, seen = self._decode_run(None, missing, found, hold=True)
             missing = [stamp for stamp in missing if stamp not in found]
             if missing:
-                reason = f" ({errors[0]})" if errors else ""
+                words = f" ({damage.reason})" if damage.reason else ""
                 raise VideoError(
                     f"{self.path}: {len(missing)} of {len(wanted)} wanted frames are missing: only "
-                    f"{decoded} of {self.num_frames} could be decoded{reason}; download it again"
+                    f"{seen} of {self.num_frames} could be decoded{words}; download it again"
                 )
-        if errors:
-            logger.warning("%s: damaged data passed over (%s)", self.path, errors[0])
+        if broken:
+            self._warn(
+                f"{self.path} is damaged: {len(broken)} of the {len(wanted)} frames used are "
+                f"broken ({reason}); download it again"
+            )
         first = found[wanted[0]]
         return [same_size(found[stamp], first.shape) for stamp in wanted]
+
+    def _warn(self, words: str) -> None:
+        logger.warning("%s", words)
+        self.warnings.append(words)
+
+    def _is_broken(self, stamp: int, damage: _Damage) -> bool:
+        """Whether a frame is damaged, or refers to what is: all frames up to the next keyframe."""
+        index = self._index
+        place = index.position.get(stamp, stamp)  # counted frames: reordering moves them by a few
+        before = bisect.bisect_right(index.key_places, place) - 1
+        begin = index.key_places[before] if before >= 0 else 0
+        return any(
+            one == place or begin <= one < place and refers for one, refers in damage.places.items()
+        )
+
+    def _before(self, keyframe: Keyframe) -> Keyframe | None:
+        place = self._index.keyframes.index(keyframe)
+        return self._index.keyframes[place - 1] if place else None
 
     def _runs(self, wanted: list[int]) -> list[tuple[Keyframe | None, list[int]]]:
         """Split ascending stamps into runs decoded in one go from a keyframe (None: the start)."""
@@ -107,33 +169,55 @@ class FileReader(VideoReader):
         start: Keyframe | None,
         stamps: list[int],
         found: dict[int, np.ndarray],
-        errors: list[str],
         hold: bool = False,
-    ) -> int:
-        """Decode from a keyframe until all `stamps` are found or passed; return the frames seen.
+    ) -> tuple[_Damage, int]:
+        """Decode from a keyframe until all `stamps` are found or passed.
 
         With `hold`, a stamp that no frame has gets what is on the screen then: the frame before.
+
+        Returns what was damaged, and how many frames were seen.
         """
         wanted = set(stamps)
         pending = sorted(stamps)
+        damage = _Damage()
         seen, before = 0, None
-        packets = self._packets_from(start)
-        for frame in decoded(packets if hold else self._skipping(packets, wanted), errors):
-            stamp = seen if self._index.counted else frame.pts
+        counted = self._index.counted
+        places = itertools.count()
+
+        def numbered(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+            for packet in packets:
+                self._place = next(places)
+                yield packet
+
+        def report(packet: av.Packet, reason: str) -> None:
+            if packet.pts is not None and start is not None and packet.pts < start.pts:
+                return  # shown before the keyframe, and refers to what was not decoded
+            place = self._place if counted else self._index.position.get(packet.pts)
+            if place is not None:
+                damage.places[place] = not packet.is_disposable
+            damage.reason = damage.reason or reason
+
+        packets = numbered(self._packets_from(start))
+        for frame in decoded(packets if hold else self._skipping(packets, wanted), report):
+            stamp = seen if counted else frame.dts if self._index.by_dts else frame.pts
             seen += 1
             if stamp is None:
                 continue
+            if before is not None and stamp <= before[0]:
+                if not damage.places:
+                    raise _OutOfOrder
+                continue
             while pending and pending[0] < stamp:
                 late = pending.pop(0)
-                if hold and not errors:
-                    found[late] = _to_rgb(before or frame)
+                if hold and not damage.reason:
+                    found[late] = _to_rgb(before[1] if before else frame)
             if stamp in wanted:
                 found[stamp] = _to_rgb(frame)
                 pending = [other for other in pending if other != stamp]
             if not pending:
                 break
-            before = frame
-        return seen
+            before = stamp, frame
+        return damage, seen
 
     def _skipping(self, packets: Iterable[av.Packet], wanted: set[int]) -> Iterator[av.Packet]:
         """Let the decoder pass over frames that are neither wanted nor referred to.
@@ -152,7 +236,7 @@ class FileReader(VideoReader):
         """Yield the packets from a keyframe on, or all of them."""
         if start is None:
             self._reopen()
-            yield from self._container.demux(self._stream)
+            yield from self._demux()
             return
         # Files are indexed by the one or the other stamp; where neither leads to the keyframe or
         # before it, the start of the file does.
@@ -165,7 +249,7 @@ class FileReader(VideoReader):
                 except av.error.FFmpegError:
                     continue
                 self._stream.codec_context.flush_buffers()
-            packets = self._container.demux(self._stream)
+            packets = self._demux()
             first = next(packets, None)
             place = self._index.position.get(first.pts) if first is not None else None
             if place is None or place > start.position:
@@ -177,9 +261,15 @@ class FileReader(VideoReader):
                 yield from packets
                 return
 
+    def _demux(self) -> Iterator[av.Packet]:
+        for packet in self._container.demux(self._stream):
+            if self._index.by_dts and packet.size:
+                packet.pts = packet.dts
+            yield packet
+
     def _reopen(self) -> None:
         self._container.close()
-        self._container, self._stream = open_container(self.path)
+        self._container, self._stream = open_container(self.path, self._number)
 
 
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:

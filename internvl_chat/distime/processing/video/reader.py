@@ -15,6 +15,10 @@ from distime.errors import DisTimeError
 class VideoError(DisTimeError):
     """A video cannot be used; the message names the file and says the mend."""
 
+    def __init__(self, message: str):
+        # A file's name may be no text, which could not be printed or written.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
+
 
 class VideoReader(ABC):
     """An open video; a context manager.
@@ -27,12 +31,18 @@ class VideoReader(ABC):
         duration: seconds from the first frame to the end of the last.
         constant_rate: whether ``timestamps`` are ``index / fps`` and ``duration`` is
             ``num_frames / fps`` (a gif's duration is one frame less, as published).
+        start: seconds from the start of the container's clock, on which players go, to the first
+            frame: more than 0 where the pictures begin after the sound.
+        warnings: what is wrong with the file and does not keep it from being used, one line each.
+        num_missing: of `num_frames`, those at the end that a file cut short does not hold.
         first_index: the published number of the first frame, 1 for a folder of frames; its
             published frame times are ``(index + first_index) / fps``.
     """
 
     constant_rate = True
     first_index = 0
+    start = 0.0
+    num_missing = 0
 
     def __init__(self, path: Path, fps: float, timestamps: np.ndarray, duration: float):
         self.path = path
@@ -40,6 +50,7 @@ class VideoReader(ABC):
         self.timestamps = timestamps
         self.num_frames = len(timestamps)
         self.duration = duration
+        self.warnings: list[str] = []
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """Decode frames, in the order asked for, as uint8 RGB ``(n, H, W, 3)``.

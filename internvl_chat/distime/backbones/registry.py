@@ -1,0 +1,16 @@
+"""The backbones there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distime.backbones.base import Backbone
+from distime.backbones.internvl import InternVL
+
+BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in (InternVL(),)}
+"""By their names."""
+
+
+def backbone_of(config: dict[str, Any]) -> Backbone | None:
+    """The backbone of a model whose folder has this config.json; None if there is none."""
+    return next((one for one in BACKBONES.values() if one.reads(config)), None)
