@@ -238,6 +238,20 @@ def test_typos_are_told_without_torch():
     assert subprocess.run([sys.executable, "-c", run], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model_name_or_path nowhere", "--model_name_or_path nowhere: no config.json"),
+        ("--model_name_or_path OpenGVLab/InternVL2_5-1B", "hf download OpenGVLab/InternVL2_5-1B"),
+        ("--meta_path nowhere.json", "--meta_path nowhere.json: no such file"),
+    ],
+)
+def test_paths_are_looked_at_with_the_flags(words, message):
+    with pytest.raises(ArgumentError) as caught:
+        flags.check(words.split())
+    assert message in str(caught.value)
+
+
 def test_scripts_tell_of_a_typo_before_they_start_processes():
     environment = os.environ | {"PYTHON": sys.executable, "GPUS": "64", "BATCH_SIZE": "64"}
     recipe = Path(LAUNCH).with_name("internvl2_5_1b_dynamic_res_merged_stage_finetune_lora.sh")

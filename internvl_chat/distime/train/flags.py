@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from distime.errors import DisTimeError
@@ -277,6 +278,7 @@ LIMITS = {
 }
 """What the flags may be that are numbers, or words from a short list."""
 
+_MARKS = ("config.json", "adapter.json")
 GROUPS = (ModelFlags, DataFlags, RunFlags)
 
 
@@ -347,6 +349,9 @@ def check(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         like = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean --{like[0]}?" if like else "`distime train --help` lists them all"
         raise ArgumentError(f"--{name}: there is no such flag; {hint}")
+    given = {name: " ".join(values) for name, values in pairs(found)}
+    for name in _PATHS.keys() & given.keys():
+        _PATHS[name](given[name])
     return found, notes
 
 
@@ -357,12 +362,44 @@ def check_required(argv: Sequence[str]) -> None:
         ArgumentError: one of them is missing.
     """
     given = {name for name, _ in pairs(argv)}
-    for name, what in (
-        ("model_name_or_path", "the checkpoint to start from"),
-        ("meta_path", "the meta file of the training data"),
-    ):
+    for name, check_value in _PATHS.items():
         if not {name, "help"} & given:
-            raise ArgumentError(f"--{name} is required: {what}")
+            check_value("")
+
+
+def check_start(folder: str) -> None:
+    """Check that there is a checkpoint to start from: a whole one, or an adapter of one.
+
+    Raises:
+        ArgumentError: there is none; says what the folder holds instead.
+    """
+    if not folder:
+        raise ArgumentError("--model_name_or_path is required: the checkpoint to start from")
+    path = Path(folder)
+    if any((path / name).is_file() for name in _MARKS):
+        return
+    within = [name.parent.name for name in sorted(path.glob("*/*.json")) if name.name in _MARKS]
+    hint = "give the folder of a downloaded checkpoint"
+    if within:
+        hint = f"it holds {', '.join(dict.fromkeys(within))}: give one of these folders"
+    elif folder.count("/") == 1 and not path.exists():
+        hint += f", or download it: hf download {folder} --local-dir checkpoint/{folder}"
+    raise ArgumentError(f"--model_name_or_path {folder}: no config.json there; {hint}")
+
+
+def check_meta(path: str) -> None:
+    """Check that the meta file is there.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not path:
+        raise ArgumentError("--meta_path is required: the meta file of the training data")
+    if not Path(path).is_file():
+        raise ArgumentError(f"--meta_path {path}: no such file")
+
+
+_PATHS = {"model_name_or_path": check_start, "meta_path": check_meta}
 
 
 def help_text() -> str:
