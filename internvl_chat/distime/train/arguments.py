@@ -14,7 +14,7 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from distime.data.dataset import DataSettings
-from distime.train import flags
+from distime.train import command_line, flags
 from distime.train.evaluation import METRICS
 from distime.train.flags import ArgumentError, DataFlags, ModelFlags, RunFlags
 
@@ -29,7 +29,7 @@ class ModelArguments(ModelFlags):
 
     def __post_init__(self):
         flags.check_values(self)
-        flags.check_start(self.model_name_or_path)
+        command_line.check_start(self.model_name_or_path)
         if self.conv_style != "internvl2_5":
             raise ArgumentError(f"--conv_style {self.conv_style}: only internvl2_5 is known")
         if self.use_llm_lora and not self.freeze_llm:
@@ -79,7 +79,7 @@ class DataArguments(DataFlags, DataSettings):
     def __post_init__(self):
         flags.check_values(self)
         super().__post_init__()
-        flags.check_meta(self.meta_path)
+        command_line.check_meta(self.meta_path)
 
     @property
     def processor_overrides(self) -> dict[str, object]:
@@ -219,7 +219,7 @@ def parse(
     Raises:
         ArgumentError, DataError: a value is wrong; the message names the flag and the mend.
     """
-    argv, notes = flags.check(sys.argv[1:] if argv is None else argv)
+    argv, notes = command_line.check(sys.argv[1:] if argv is None else argv)
     parser = _Parser((ModelArguments, DataArguments, TrainArguments), allow_abbrev=False)
     parsed = parser.parse_args_into_dataclasses(args=argv)
     if not parsed[-1].process_index:  # the first process says what all would say
