@@ -15,6 +15,7 @@ BELOW = {
     "model": set(),
     "backbones": {"model"},
     "processing": {"model", "backbones", "timeline"},
+    "engine": {"model", "backbones", "processing"},
 }
 EVERYBODYS = {"errors", "files", "paths", "versions"}
 

@@ -54,6 +54,7 @@ def base(request, workspace):
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("mode", ["full", "new_rows", "none"])
 def test_merged_adapter_is_the_full_export(workspace, base, tmp_path, mode, capsys):
     train(workspace, tmp_path, *LORA, "--model_name_or_path", base, "--export", "both",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, scan_meta
 from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem
-from distime.data.schema import Item, beyond, clamp_targets, examine, refuse_beyond
+from distime.data.schema import Item, beyond, clamp_targets, cut_off, examine, refuse_beyond
 from distime.processing.prompt import PromptError, encode_conversation
 
 if TYPE_CHECKING:  # a check without lengths does without what this imports
@@ -184,11 +184,11 @@ def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) ->
     if item.video is not None:
         media = processor.expected_media(item.video, settings.num_frames)
     arguments = processor.tokenizer, processor.template, item.turns, media
-    length = len(encode_conversation(*arguments).input_ids)
-    if limit is not None and length > limit:
-        encode_conversation(*arguments, max_length=limit)  # an error if the frames do not fit
-        findings.append((WARNING, f"{length - limit} of {length} tokens will be cut off the end"))
-    return length
+    encoded = encode_conversation(*arguments, max_length=limit)  # an error if frames do not fit
+    if encoded.is_truncated:
+        lost = len(item.targets) - encoded.num_time_stamps
+        findings.append((WARNING, cut_off(encoded.num_cut, limit, lost)))
+    return len(encoded.input_ids) + encoded.num_cut
 
 
 def _duration(

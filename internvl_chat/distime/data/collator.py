@@ -15,7 +15,15 @@ from distime.model.packing import PADDING, SHARED
 from distime.model.seam import next_position
 from distime.processing.prompt import IGNORE_INDEX
 
-FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut")
+FOR_TRAINER = (
+    "num_samples",
+    "places",
+    "problems",
+    "warnings",
+    "num_clamped",
+    "num_cut",
+    "num_lost",
+)
 """What a batch holds beside the arguments of the model's `forward`."""
 
 
@@ -126,6 +134,8 @@ class Collator:
             "num_samples": sample,
             "places": [place for group in flat for place in group.places],
             "problems": [problem for group in flat for problem in group.problems],
+            "warnings": [warning for group in flat for warning in group.warnings],
+            "num_lost": sum(group.num_lost for group in flat),
             "num_clamped": sum(group.num_clamped for group in flat),
             "num_cut": sum(item.is_truncated for group in flat for item in group.items),
         }

@@ -37,8 +37,13 @@ class Problem:
 
     @property
     def kind(self) -> str:
-        """The message without names, numbers and paths: equal for problems that are alike."""
-        return printable(f"{self.severity}: {_PARTICULARS.sub('…', self.message)}")
+        """What problems that are alike have in common."""
+        return f"{self.severity}: {kind_of(self.message)}"
+
+
+def kind_of(message: str) -> str:
+    """Return a message without names, numbers and paths."""
+    return printable(_PARTICULARS.sub("…", message))
 
 
 def place_of(file: Path, line: int | None) -> str:

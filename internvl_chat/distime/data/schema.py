@@ -309,3 +309,9 @@ def _check_times(times: Any, turns: Sequence[Turn], has_video: bool) -> Iterator
             yield ERROR, f"interval [{start}, {end}] ends before it starts: swap the two"
         elif end == start:
             yield WARNING, f"interval [{start}, {end}] has no length"
+
+
+def cut_off(num_cut: int, max_length: int, num_lost: int) -> str:
+    """Say what a sequence loses that is cut to the longest length: tokens, and intervals."""
+    with_them = f", and {num_lost} of its intervals with them" if num_lost else ""
+    return f"{num_cut} of {max_length + num_cut} tokens will be cut off the end{with_them}"

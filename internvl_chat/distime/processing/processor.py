@@ -278,9 +278,7 @@ class DisTimeProcessor:
             )
         samples = [self.load_video(video, num_frames, bound=bound) for video in videos]
         ids = [
-            encode_prompt(
-                self.tokenizer, self.template, question, self.video_media(sample), join=join
-            )
+            self.prompt_ids(sample, question, join)
             for sample, question in zip(samples, questions, strict=True)
         ]
         return BatchFeature(
@@ -315,14 +313,31 @@ class DisTimeProcessor:
             history: earlier (question, answer) pairs, which every question continues.
         """
         sample = self.load_video(video, num_frames, bound=bound)
-        media = self.video_media(sample)
-        prompts = [
-            encode_prompt(
-                self.tokenizer, self.template, question, media, history=history, join=join
-            )
-            for question in questions
-        ]
+        prompts = [self.prompt_ids(sample, question, join, history) for question in questions]
         return self.split_prompts(sample, prompts)
+
+    def prompt_ids(
+        self,
+        sample: VideoSample,
+        question: str,
+        join: str = "",
+        history: Sequence[tuple[str, str]] = (),
+    ) -> list[int]:
+        """Return the ids of a question about a video, with those of the frames before it.
+
+        Args:
+            sample: the video.
+            question: what the user asks.
+            join: see `__call__`.
+            history: earlier (question, answer) pairs, which the question continues.
+
+        Raises:
+            PromptError: the text contains tokens of frames or images.
+        """
+        media = self.video_media(sample)
+        return encode_prompt(
+            self.tokenizer, self.template, question, media, history=history, join=join
+        )
 
     def split_prompts(self, sample: VideoSample, prompts: Sequence[Sequence[int]]) -> PrefixInputs:
         """Prompts about one video -> what they share, with the video, and a suffix for each.

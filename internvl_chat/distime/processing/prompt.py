@@ -237,6 +237,15 @@ def encode_items(
             )
         except PromptError as error:
             raise PromptError(f"item {index}: {error}") from None
+    return share_prefix(tokens, encoded)
+
+
+def share_prefix(tokens: TokenIds, encoded: Sequence[Encoded]) -> tuple[list[int], list[Encoded]]:
+    """Split whole sequences about the same media as `encode_items` does.
+
+    Raises:
+        PromptError: they differ before the end of the media.
+    """
     length = common_prefix(
         [one.input_ids[: _shareable(one, tokens) + 1] for one in encoded],
         _media_end(encoded[0].input_ids, tokens),

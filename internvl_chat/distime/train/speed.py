@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch import nn
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
 from distime.backbones import DisTimeForConditionalGeneration
@@ -109,12 +108,12 @@ def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> N
     tower would be run backward for nothing. Liger knows no `distime` and would do nothing.
     """
     modules = {"vision": model.parts.vision_module, "language": model.parts.language_model}
-    for part in _parts(training):
-        options = {"use_reentrant": False} | (_checkpointing_options(training) or {})
-        _recompute(model.get_submodule(modules[part]), options)
-    for name in ("gradient_checkpointing", "activation_checkpointing"):
-        if hasattr(training, name):
-            setattr(training, name, False)
+    given = training.activation_checkpointing_kwargs or training.gradient_checkpointing_kwargs
+    options = {"use_reentrant": False} | (given or {})
+    for name in _parts(training):
+        part = model.get_submodule(modules[name])
+        part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    training.gradient_checkpointing = training.activation_checkpointing = False
     if training.use_liger_kernel:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
@@ -124,15 +123,3 @@ def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> N
         language_model = model.get_submodule(model.parts.language_model)
         _apply_liger_kernel_to_instance(model=language_model, **options)
         training.use_liger_kernel = False
-
-
-def _checkpointing_options(training: TrainArguments) -> dict | None:
-    newer = getattr(training, "activation_checkpointing_kwargs", None)
-    return newer or training.gradient_checkpointing_kwargs
-
-
-def _recompute(part: nn.Module, options: dict) -> None:
-    if hasattr(part, "activation_checkpointing_enable"):
-        part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        part.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
