@@ -17,7 +17,7 @@ from pathlib import Path
 from distime.train.flags import GROUPS, INHERITED, LIMITS, ArgumentError, known_flags
 from distime.train.published_flags import translate
 
-_MARKS = ("config.json", "adapter.json")
+_MARKS = ("config.json", "adapter_config.json", "adapter.json")
 
 
 def pairs(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

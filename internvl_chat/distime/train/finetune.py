@@ -76,7 +76,7 @@ def load_model(
             attn_implementation=arguments.attn_implementation,
             config_overrides=arguments.config_overrides,
         )
-    select_trainable(model, arguments)
+        select_trainable(model, arguments)
     speed.apply(model, training)
     return model
 
