@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor
 
+from distime import DisTimeForConditionalGeneration
 from distime.model.library import CACHE
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.time_modules import expected_time
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.sampling import VideoSample

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from distime.model.config import DisTimeConfig
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime import DisTimeConfig, DisTimeForConditionalGeneration
 from distime.train.arguments import ModelArguments
 from distime.train.lora import select_trainable
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import Qwen2Config
 
-from distime.model.config import DisTimeConfig
+from distime import DisTimeConfig
 
 # A folder with config.json, tokenizer files and inputs.json, see `--config`.
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"

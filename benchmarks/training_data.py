@@ -23,10 +23,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from distime import DisTimeForConditionalGeneration
 from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import SampleGroup
 from distime.data.plan import PlanSettings, make_plan
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.prompt import IGNORE_INDEX, Encoded
 from models import Transformer, make_config, small_sizes
 

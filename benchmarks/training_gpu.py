@@ -26,9 +26,9 @@ from pathlib import Path
 
 import torch
 
+from distime import DisTimeForConditionalGeneration
 from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import SampleGroup
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.prompt import IGNORE_INDEX, Encoded
 from distime.tiny import write_tiny_checkpoint
 from distime.train import speed

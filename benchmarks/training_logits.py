@@ -24,8 +24,7 @@ def one_way(way: str, vocabulary: int, tokens: int, supervised: int, steps: int)
     import torch.nn.functional as F
     from transformers import Qwen2Config
 
-    from distime.model.config import DisTimeConfig
-    from distime.model.modeling import DisTimeForConditionalGeneration
+    from distime import DisTimeConfig, DisTimeForConditionalGeneration
 
     torch.manual_seed(0)
     torch.set_num_threads(1)

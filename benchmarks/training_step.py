@@ -31,8 +31,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from distime import DisTimeForConditionalGeneration
 from distime.model.losses import distance_iou_loss, distribution_focal_loss
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.time_modules import expected_time
 from distime.train.arguments import ModelArguments
 from distime.train.lora import select_trainable

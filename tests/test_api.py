@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -57,6 +58,7 @@ def same(a, b):
         assert one.distribution == pytest.approx(other.distribution, abs=1e-4)
 
 
+@pytest.mark.smoke
 def test_ground_asks_the_published_question(model, videos):
     inputs = model.processor(videos[0], moment_retrieval_question(QUERIES[1]), join=JOIN["demo"])
     output = model.model.generate(
@@ -131,8 +133,8 @@ def test_lists_of_videos_and_queries_pair_up_and_share(model, videos, monkeypatc
 
 def test_caption_pairs_words_with_times(model, videos, monkeypatch):
     asked = []
-    ask = model.ask
-    monkeypatch.setattr(model, "ask", lambda v, q, **k: asked.append(q) or ask(v, q, **k))
+    job = model.job
+    monkeypatch.setattr(model, "job", lambda v, q, **k: asked.append(q) or job(v, q, **k))
     events = model.caption(videos[0], **SHORT)
     several = model.caption(videos, question=YOUCOOK2_CAPTIONING, **SHORT)
     assert asked == [[ANET_CAPTIONING], [YOUCOOK2_CAPTIONING], [YOUCOOK2_CAPTIONING]]
@@ -243,16 +245,25 @@ def test_a_bad_file_costs_its_own_answers_alone(model, videos, tmp_path, place):
         results = raised.value.results
         assert results[place] is None
         assert [str(r) for r in results if r is not None] == [str(r) for r in expected]
-        items = list(iterate(asked, *text, **SHORT))
+        items = sorted(iterate(asked, *text, **SHORT), key=lambda item: item.index)
         assert [item.video for item in items] == asked
         assert [item.error is None for item in items] == [video != bad for video in asked]
         assert [item.result is None for item in items] == [video == bad for video in asked]
 
 
-def test_items_come_as_they_are_known(model, videos, tmp_path):
-    items = model.iter_ground([videos[0], tmp_path / "gone.mp4"], QUERIES[0], **SHORT)
-    assert next(items).result  # before the second file is looked for
-    assert "gone.mp4" in str(next(items).error)
+def test_items_come_as_they_are_known(model, videos, monkeypatch):
+    go, load = threading.Event(), model.processor.load_video
+
+    def slow(video, *args, **options):
+        if video == videos[0]:
+            go.wait(60)
+        return load(video, *args, **options)
+
+    monkeypatch.setattr(model.processor, "load_video", slow)
+    items = model.iter_ground(videos, QUERIES[0], **SHORT)
+    assert next(items).index == 1  # while the first one is still being read
+    go.set()
+    assert next(items).index == 0
     assert next(items, None) is None
 
 
@@ -266,14 +277,14 @@ def test_a_bad_question_costs_its_own_answer_alone(model, videos):
 def test_the_likeliest_event_comes_first(model, videos, monkeypatch):
     events = [Event(i, i + 1.0, sure) for i, sure in enumerate([0.2, 0.9, 0.5, 0.9])]
     answer = Answer("<TIME_STAMP>" * 4, tuple(events), 10.0)
-    monkeypatch.setattr(model, "ask", lambda video, questions, **_: [answer] * len(questions))
+    monkeypatch.setattr(model, "results", lambda finished: [answer] * len(finished.answers))
     assert [event.start for event in model.ground(videos[0], "q")] == [1, 3, 2, 0]
     assert [event.start for event in model.caption(videos[0])] == [0, 1, 2, 3]
 
 
 def test_an_answer_without_times_keeps_its_words(model, videos, monkeypatch):
     answer = Answer("I cannot see a door.", (), 10.0)
-    monkeypatch.setattr(model, "ask", lambda video, questions, **_: [answer] * len(questions))
+    monkeypatch.setattr(model, "results", lambda finished: [answer] * len(finished.answers))
     events = model.ground(videos[0], QUERIES[0])
     assert not events and events.answer == answer.text
     assert events.to_dict() == {"duration": 10.0, "answer": answer.text, "events": []}

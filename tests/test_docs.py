@@ -224,10 +224,8 @@ def run_line(line: str, root: Path) -> int:
 
 def flags(command: str) -> set[str]:
     """The flags of a sub-command."""
-    if command == "train":
-        return training_flags()
     parser = command_parser(command, importlib.import_module(f"distime.cli.{command}"))
-    return options(parser)
+    return options(parser) | (training_flags() if command == "train" else set())
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
@@ -238,8 +236,10 @@ def training_flags() -> set[str]:
     from transformers import HfArgumentParser
 
     from distime.train.arguments import DataArguments, ModelArguments, TrainArguments
+    from distime.train.published_flags import TABLE
 
-    return options(HfArgumentParser((ModelArguments, DataArguments, TrainArguments)))
+    ours = options(HfArgumentParser((ModelArguments, DataArguments, TrainArguments)))
+    return ours | {f"--{name}" for name in TABLE}
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")

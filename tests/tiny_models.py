@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import Qwen2Config
 
-from distime.model.config import DisTimeConfig
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime import DisTimeConfig, DisTimeForConditionalGeneration
 
 IM_END, IMAGE, TIME, FRAME, VOCABULARY = 1, 2, 3, 4, 40
 TILE_TOKENS = 1

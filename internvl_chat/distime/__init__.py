@@ -10,8 +10,8 @@ from distime.versions import warn_about_untested
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "DisTimeConfig": "distime.model.config",
-    "DisTimeForConditionalGeneration": "distime.model.modeling",
+    "DisTimeConfig": "distime.backbones.internvl.config",
+    "DisTimeForConditionalGeneration": "distime.backbones",
     "DisTimeProcessor": "distime.processing.processor",
     "DisTime": "distime.api",
     "Event": "distime.processing.answers",

@@ -20,21 +20,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distime.backbones import DisTimeForConditionalGeneration
+from distime.engine import Decoding, Engine, Finished, Job
 from distime.errors import DisTimeError
 from distime.model.attention import ATTENTION
 from distime.model.hub import local_folder
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.model_card import write_model_card
-from distime.processing.answers import Answer, Events, read_answer
-from distime.processing.processor import DisTimeProcessor, Video
+from distime.processing.answers import Answer, Events
+from distime.processing.processor import DisTimeProcessor, PrefixInputs, Video
 from distime.processing.prompt import PromptError
 from distime.processing.questions import ANET_CAPTIONING, JOIN, moment_retrieval_question
 from distime.processing.video import VideoError
@@ -93,7 +94,10 @@ class DisTime:
     Args:
         model: on the device it is to run on.
         processor: of the same checkpoint.
-        batch_size: questions about a video that are answered at once.
+        batch_size: questions that are answered at once, whatever videos they are about.
+
+    Attributes:
+        engine: that answers.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class DisTime:
         processor.check_model(model.config)
         self.model = model.eval()
         self.processor = processor
-        self.batch_size = batch_size
+        self.engine = Engine(model, processor, max_rows=batch_size)
 
     @classmethod
     def from_pretrained(
@@ -152,6 +156,15 @@ class DisTime:
         processor = DisTimeProcessor.from_pretrained(folder)
         model = DisTimeForConditionalGeneration.from_pretrained(folder, **options)
         return cls(model.to(device), processor)
+
+    @property
+    def batch_size(self) -> int:
+        """Questions that are answered at once."""
+        return self.engine.max_rows
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        self.engine.max_rows = value
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write model, processor and model card into a folder that is ready for a hub.
@@ -301,29 +314,70 @@ class DisTime:
     def _answer_each(
         self, videos: Sequence[Video], questions: Sequence[str], **options: Any
     ) -> Iterator[Item]:
-        """Answer one question per video, those about the same video together."""
+        """Answer one question per video, those about the same video behind one pass over it."""
         groups: dict[Any, list[int]] = {}
         for index, video in enumerate(videos):
             key = os.fspath(video) if isinstance(video, str | os.PathLike) else id(video)
             groups.setdefault(key, []).append(index)
-        for indices in groups.values():
-            items = [Item(index, videos[index], questions[index]) for index in indices]
-            try:
-                answers = self.ask(items[0].video, [item.text for item in items], **options)
-                yield from (
-                    replace(item, result=answer)
-                    for item, answer in zip(items, answers, strict=True)
-                )
-            except VideoError as error:
-                yield from (replace(item, error=error) for item in items)
-            except PromptError as error:
-                # It is about one of the questions.
-                if len(items) == 1:
-                    yield replace(items[0], error=error)
+        jobs = (
+            self.job(videos[group[0]], [questions[i] for i in group], tag=group, **options)
+            for group in groups.values()
+        )
+        for finished in self.engine.run(jobs):
+            group = finished.job.tag[1]
+            for index, result in zip(group, self.results(finished), strict=True):
+                item = Item(index, videos[index], questions[index])
+                if isinstance(result, Answer):
+                    yield replace(item, result=result)
+                elif isinstance(result, VideoError | PromptError):
+                    yield replace(item, error=result)
                 else:
-                    for item in items:
-                        for alone in self._answer_each([item.video], [item.text], **options):
-                            yield replace(alone, index=item.index)
+                    raise result
+
+    def job(
+        self,
+        video: Video,
+        questions: Sequence[str],
+        *,
+        history: History = (),
+        num_frames: int | None = None,
+        samples: int = 1,
+        tag: Any = None,
+        **generation: Any,
+    ) -> Job:
+        """Return the engine's job of asking a video questions; `results` reads it when it is done.
+
+        Args:
+            video: path or `VideoSample`.
+            questions: what the user turns say, after the frames.
+            history: see `chat`; every question continues it.
+            num_frames: frames of the video, by default as the checkpoint says.
+            samples: answers to each question.
+            tag: kept with the job.
+            **generation: fields of `distime.engine.Decoding`.
+
+        Raises:
+            RequestError: no question, or an option that is not known.
+            EngineError: an option is out of range.
+        """
+        if not questions:
+            raise RequestError("no question: ask at least one")
+        known = {field.name for field in fields(Decoding)}
+        if unknown := sorted(generation.keys() - known):
+            raise RequestError(f"unknown option {unknown[0]}: give {', '.join(sorted(known))}")
+        asked = _Questions(self.processor, video, questions, history, num_frames)
+        return Job(asked.load, Decoding(**generation), samples, (asked, tag))
+
+    def results(self, finished: Finished) -> list[Answer | Exception]:
+        """Return the answer to each question of a `job`, or what stood in its way."""
+        asked: _Questions = finished.job.tag[0]
+        if finished.error is not None:
+            return [asked.errors.get(i, finished.error) for i in range(len(asked.questions))]
+        answers = iter(finished.answers)
+        return [
+            asked.errors[i] if i in asked.errors else _ordered(next(answers)[0])
+            for i in range(len(asked.questions))
+        ]
 
     def ask(
         self,
@@ -332,7 +386,6 @@ class DisTime:
         *,
         history: History = (),
         num_frames: int | None = None,
-        max_new_tokens: int = 1000,
         **generation: Any,
     ) -> list[Answer]:
         """Ask questions about one video in exactly these words; the video is read once.
@@ -342,44 +395,25 @@ class DisTime:
             questions: what the user turns say, after the frames.
             history: see `chat`; every question continues it.
             num_frames: frames of the video, by default as the checkpoint says.
-            max_new_tokens: longest answer, in tokens.
-            **generation: as for `generate` of transformers, for instance `do_sample=True,
-                temperature=0.7`.
+            **generation: fields of `distime.engine.Decoding`, named as for `generate` of
+                transformers: `max_new_tokens`, or `do_sample=True, temperature=0.7, seed=0`.
 
         Returns:
             an answer per question, each event with start <= end.
+
+        Raises:
+            RequestError: no question, or an option that is not known.
+            EngineError: an option is out of range.
+            VideoError: the file cannot be read; the message names it.
+            PromptError: a question contains tokens of frames or images.
         """
-        if not questions:
-            raise RequestError("no question: ask at least one")
-        inputs = self.processor.shared_prefix(
-            video, questions, num_frames, join=JOIN["demo"], history=_written(history)
-        )
-        device, time_token = self.model.device, self.model.config.time_token_id
-        count = int((inputs.prefix["input_ids"] == time_token).sum())
-        prefix = self.model.encode_prefix(
-            **{name: tensor.to(device) for name, tensor in inputs.prefix.items()},
-            time_targets=_known_times(history, count).to(device),
-        )
-        answers = []
-        for begin in range(0, len(questions), self.batch_size):
-            batch = {
-                name: tensor[begin : begin + self.batch_size].to(device)
-                for name, tensor in inputs.suffixes.items()
-            }
-            output = self.model.generate_from_prefix(
-                prefix,
-                **batch,
-                max_new_tokens=max_new_tokens,
-                min_new_tokens=1,
-                return_dict_in_generate=True,
-                **{"do_sample": False, "num_beams": 1} | generation,
-            )
-            new_ids = output.sequences[:, batch["input_ids"].shape[1] :]
-            for row in zip(new_ids, output.times, output.time_distributions, strict=True):
-                answer = read_answer(self.processor, *row, inputs.duration)
-                events = tuple(event.ordered for event in answer.events)
-                answers.append(replace(answer, events=events))
-        return answers
+        job = self.job(video, questions, history=history, num_frames=num_frames, **generation)
+        (finished,) = self.engine.run(job)
+        results = self.results(finished)
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
+        return results
 
     def prompt(self, video: Video, question: str, history: History = ()) -> str:
         """Return the text that the model is shown, with each frame's run of tokens counted.
@@ -392,12 +426,60 @@ class DisTime:
         sample = self.processor.load_video(video)
         media = self.processor.video_media(sample)
         questions = [asked for asked, _ in history] + [question]
-        questions[0] = media.place(questions[0], JOIN["demo"])
+        template = self.processor.template
+        questions[0] = media.place(questions[0], JOIN["demo"], template)
         answers = [answer for _, answer in _written(history)]
-        text = self.processor.template.prompt(
-            questions[-1], list(zip(questions, answers, strict=False))
-        )
-        return re.sub("(<IMG_CONTEXT>)+", f"<IMG_CONTEXT> x {media.tokens_per_image}", text)
+        text = template.prompt(questions[-1], list(zip(questions, answers, strict=False)))
+        for token in template.placeholders:
+            run = f"(?:{re.escape(token)})+"
+            text = re.sub(run, lambda found, token=token: _counted(found[0], token), text)
+        return text
+
+
+def _counted(run: str, token: str) -> str:
+    return f"{token} x {len(run) // len(token)}"
+
+
+class _Questions:
+    """What a job asks about one video. A question that cannot be asked keeps no other from it.
+
+    Attributes:
+        questions: all of them.
+        errors: of those that could not be asked, by their place; known once it is loaded.
+    """
+
+    def __init__(
+        self,
+        processor: DisTimeProcessor,
+        video: Video,
+        questions: Sequence[str],
+        history: History,
+        num_frames: int | None,
+    ):
+        self.processor, self.video, self.num_frames = processor, video, num_frames
+        self.questions, self.history = list(questions), history
+        self.errors: dict[int, PromptError] = {}
+
+    def load(self) -> PrefixInputs:
+        """Read the video and put the questions behind it."""
+        processor = self.processor
+        sample, history = processor.load_video(self.video, self.num_frames), _written(self.history)
+        prompts = []
+        for index, question in enumerate(self.questions):
+            try:
+                prompts.append(processor.prompt_ids(sample, question, JOIN["demo"], history))
+            except PromptError as error:
+                self.errors[index] = error
+        if not prompts:
+            raise next(iter(self.errors.values()))
+        inputs = processor.split_prompts(sample, prompts)
+        count = int((inputs.prefix["input_ids"] == processor.token_ids.time_stamp).sum())
+        inputs.prefix["time_targets"] = _known_times(self.history, count)
+        return inputs
+
+
+def _ordered(answer: Answer) -> Answer:
+    return replace(answer, events=tuple(event.ordered for event in answer.events))
 
 
 def check_device(device: torch.device | str | None) -> torch.device:

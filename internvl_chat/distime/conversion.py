@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.conversion_target import ConvertError, check_target
-from distime.model import published
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.modeling import class_of
 from distime.model.tokens import SPECIAL_TOKENS
-from distime.model.weights import read_tensors
+from distime.model.weights import read_json, read_tensors
 from distime.model_card import write_model_card
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.tokenizer import SentencePieceTokenizer, encode
@@ -73,7 +73,7 @@ def convert(
         processor.save_pretrained(partial)
         if layout == "published":
             write_published_tokenizer(processor.tokenizer, partial)
-            published.write(model, partial, max_shard_size)
+            model.write_published(partial, max_shard_size)
             model.generation_config.save_pretrained(partial)
         else:
             model.save_pretrained(partial, max_shard_size=max_shard_size)
@@ -173,9 +173,10 @@ def _tensors_of(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """The tensors in the files of a checkpoint by our names; none of an adapter's, which change."""
     if not (folder / "config.json").is_file():
         return {}
-    if published.is_published(folder):
+    cls = class_of(folder)
+    if cls.reads(read_json(folder / "config.json")):
         torch.manual_seed(seed)  # draws the same new rows as the first time
-        return published.read(folder).tensors
+        return cls.read(folder, {}).tensors
     return read_tensors(folder)
 
 

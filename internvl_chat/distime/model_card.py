@@ -17,7 +17,7 @@ from distime.metrics.files import MetricError
 from distime.metrics.result import Result
 
 if TYPE_CHECKING:
-    from distime.model.config import DisTimeConfig
+    from distime.model.config import TimeConfig
     from distime.processing.processor import ProcessorSettings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ $num_frames frames, whatever the length of the video. Nothing orders start and e
 
 def write_model_card(
     folder: Path,
-    config: DisTimeConfig,
+    config: TimeConfig,
     settings: ProcessorSettings,
     *,
     name: str | None = None,
@@ -104,7 +104,7 @@ def write_model_card(
     return path
 
 
-def model_card(name: str, config: DisTimeConfig, settings: ProcessorSettings, source: Path) -> str:
+def model_card(name: str, config: TimeConfig, settings: ProcessorSettings, source: Path) -> str:
     """Return the text of a card; see `write_model_card`."""
     text, vision = config.text_config, config.vision_config
     parts = {

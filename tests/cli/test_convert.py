@@ -6,10 +6,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, Qwen2Config
 
 from answering import WORDS
+from distime import DisTimeForConditionalGeneration
 from distime.cli import main
 from distime.conversion import convert
 from distime.conversion_target import ConvertError
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import IMG_CONTEXT
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
@@ -201,7 +201,7 @@ def test_failures_leave_nothing_behind(tmp_path, monkeypatch, capsys):
         with torch.no_grad():
             model.lm_head.weight[3] -= 1
 
-    from distime.model import published
+    from distime.backbones.internvl import published
 
     write = published.write
     monkeypatch.setattr(published, "write", write_wrongly)

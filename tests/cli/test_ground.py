@@ -159,7 +159,7 @@ def test_a_question_that_cannot_be_asked_costs_its_own_answer(checkpoint, videos
 
 def test_an_answer_without_times_says_what_the_model_said(checkpoint, videos, capsys, monkeypatch):
     said = Answer("I cannot see\na door.", (), 10.0)
-    monkeypatch.setattr(DisTime, "ask", lambda self, video, questions, **_: [said] * len(questions))
+    monkeypatch.setattr(DisTime, "results", lambda _, finished: [said] * len(finished.answers))
     assert ground(checkpoint, videos[0], QUERIES[0]) == 0
     assert "the answer names no time: I cannot see a door." in capsys.readouterr().out
     assert ground(checkpoint, videos[0], QUERIES[0], "--json") == 0

@@ -17,7 +17,7 @@ from distime.processing.prompt import Media
 
 @pytest.fixture
 def cache(tmp_path):
-    return FeatureCache(tmp_path / "cache", "0123", tokens=2, width=3, dtype=torch.bfloat16)
+    return FeatureCache(tmp_path / "cache", "0123", width=3, dtype=torch.bfloat16)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def video(tmp_path):
 
 
 def entry(media):
-    values = torch.randn(4, 2, 3).to(torch.bfloat16)
+    values = torch.randn(8, 3).to(torch.bfloat16)
     return LoadedMedia(media, torch.tensor([0.25, 0.75]), 12.5, torch.zeros(4, 3, 8, 8), values)
 
 
@@ -78,6 +78,6 @@ def test_a_damaged_file_is_named(cache, video):
 def test_a_full_disk_is_found_before_anything_is_written(cache, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: usage(free=100))
-    cache.check_space(8)  # 8 tiles of 12 bytes
+    cache.check_space(16)  # 16 tokens of 6 bytes
     with pytest.raises(FeatureError, match="--cache_features .* choose another disk"):
-        cache.check_space(9)
+        cache.check_space(17)

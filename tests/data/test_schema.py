@@ -244,14 +244,14 @@ def test_times_are_compared_with_the_video(folder):
     found = problems(folder, on_line=lambda line: counts.append(line.num_clamped))
     assert [(line, severity) for _, line, severity, _ in found] == [
         (2, "warning"),
-        (3, "warning"),
+        (3, "error"),
         (4, "warning"),
     ]
     messages = [message for *_, message in found]
     assert "interval [0.5, 2.5] ends beyond the video's 2 seconds and will be cut" in messages[0]
-    assert "interval [3.0, 4.0] starts and ends beyond" in messages[1]
+    assert "interval [3.0, 4.0] begins behind the end of the video at 2 seconds" in messages[1]
     assert "interval [1, 1] has no length" in messages[2]
-    assert counts == [0, 1, 1, 0]
+    assert counts == [0, 1, 0, 0]
 
 
 def test_targets_are_clamped_to_the_duration():

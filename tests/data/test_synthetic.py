@@ -119,7 +119,7 @@ def test_files(tmp_path):
     )
     for spec in specs:
         path = tmp_path / "videos" / spec.file_name
-        assert 5_000 < path.stat().st_size < 40_000
+        assert 5_000 < path.stat().st_size < 60_000
         with open_video(path) as reader:
             assert reader.constant_rate
             assert (reader.num_frames, reader.fps) == (spec.num_frames, 8.0)

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -189,17 +189,150 @@ def test_broken_samples_are_named_and_replaced(folder, processor):
         only_broken[0, 0]
 
 
+def about_a(
+    question="<video>\nwhen does the red square appear?", answer="at <TIME_STAMP>.", **more
+):
+    times = {"tgt": [1, 2] * (question + answer).count("<TIME_STAMP>")}
+    return {"video": "a.mp4", **times, "conversations": turn(question, answer)} | more
+
+
+def trained(folder, processor, lines, **flags):
+    """Places, problems and warnings of every group, behind shared prefixes."""
+    frames = {"min_num_frame": 4, "max_num_frame": 4, "sampling_method": "middle"}
+    data = TrainingData(
+        write_meta(folder, lines),
+        processor,
+        DataSettings(share_video_prefix=True, **frames | flags),
+    )
+    return [data[index, 0] for index in range(len(data))]
+
+
+def lines_of(groups):
+    return sorted(int(place.rpartition(":")[2]) for group in groups for place in group.places)
+
+
+WORDING = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "what is seen? ", "when ", "at <TIME_STAMP> "]),
+    st.sampled_from(["", "<video>", "<video>\n"]),
+    st.sampled_from(["when?", "what is seen?", "yes no"]),
+)
+
+
+@given(
+    questions=st.lists(WORDING, min_size=1, max_size=8),
+    systems=st.lists(st.sampled_from([None, "s", "at <TIME_STAMP>"]), min_size=8, max_size=8),
+)
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_all_items_of_a_video_are_trained_however_they_are_worded(
+    folder, processor, questions, systems
+):
+    lines = []
+    for question, system in zip(questions, systems, strict=False):
+        line = about_a(question, "at <TIME_STAMP>.")
+        if system is not None:
+            line["conversations"].insert(0, {"from": "system", "value": system})
+            line["tgt"] += [1, 2] * system.count("<TIME_STAMP>")
+        lines.append(line)
+    groups = trained(folder, processor, lines)
+    assert not [problem for group in groups for problem in group.problems]
+    assert lines_of(groups) == list(range(1, len(lines) + 1))
+    alike = [
+        question
+        for question, system in zip(questions, systems, strict=False)
+        if system is None and not question.rpartition("<video>")[0]
+    ]
+    assert max(len(group.items) for group in groups) >= len(alike)
+
+
+def test_what_stands_before_the_tag_keeps_items_apart(folder, processor):
+    lines = [about_a()] * 9 + [about_a("what is seen? <video>", "the square.")]
+    groups = trained(folder, processor, lines)
+    assert sorted(len(group.items) for group in groups) == [1, 9]
+    assert lines_of(groups) == list(range(1, 11)) and not groups[0].problems
+
+
+BROKEN_ITEMS = {
+    "empty answer": about_a(answer=" "),
+    "too few times": about_a(tgt=[1]),
+    "more times": about_a(tgt=[1, 2, 3, 4]),
+    "reversed": about_a(tgt=[2, 1]),
+    "milliseconds": about_a(tgt=[1000, 2000]),
+    "no turns": about_a(conversations=[]),
+    "tag in an answer": about_a(answer="<video>"),
+    "too long a question": about_a("<video>\n" + "red " * 900),
+    "surrogate": about_a(answer="\ud800"),
+    "video is a list": about_a(video=["a.mp4"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN_ITEMS.values(), ids=BROKEN_ITEMS.keys())
+def test_one_broken_item_costs_one_item(folder, processor, broken):
+    good = [about_a(tgt=[n / 4, n / 2]) for n in range(4)]
+    groups = trained(folder, processor, [*good[:2], broken, *good[2:]], max_seq_length=500)
+    problems = [problem for group in groups for problem in group.problems]
+    assert len(problems) == 1 and "train.jsonl:3: " in problems[0]
+    (whole,) = trained(folder, processor, good, max_seq_length=500)
+    group = next(group for group in groups if len(group.items) == 4)
+    assert lines_of([group]) == [1, 2, 4, 5]
+    assert group.prefix_ids == whole.prefix_ids and group.items == whole.items
+    assert torch.equal(torch.cat(group.targets), torch.cat(whole.targets))
+
+
+def test_a_broken_video_costs_each_of_its_items(folder, processor):
+    lines = [about_a()] + [about_a(video="gone.mp4")] * 3
+    (good, replaced) = trained(folder, processor, lines)
+    assert not good.problems and lines_of([replaced]) == [1]
+    assert [f"train.jsonl:{n}: " in p for n, p in enumerate(replaced.problems, 2)] == [True] * 3
+    assert all(problem.startswith("replaced a broken sample: ") for problem in replaced.problems)
+
+
+def test_times_that_are_cut_off_are_named_and_counted(folder, processor):
+    long = about_a(answer="at <TIME_STAMP>." + " red" * 50 + " at <TIME_STAMP>.")
+    (alone,) = trained(folder, processor, [long])
+    length = len(alone.items[0].input_ids)
+    for cut, lost in ((1, 0), (20, 1), (56, 2)):
+        (group,) = trained(folder, processor, [long], max_seq_length=length - cut)
+        assert (group.num_lost, len(group.targets[0])) == (lost, 2 - lost)
+        (warning,) = group.warnings
+        assert f"train.jsonl:1: {cut} of {length} tokens will be cut off the end" in warning
+        assert (f"and {lost} of its intervals with them" in warning) == bool(lost)
+        assert Collator(0)([[group]])["num_lost"] == lost
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)).map(sorted), min_size=1))
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_intervals_behind_the_video_are_errors_and_those_across_its_end_are_named(
+    folder, processor, halves
+):
+    times = [half / 2 for pair in halves for half in pair]
+    line = about_a(answer="at <TIME_STAMP>. " * len(halves), tgt=times)
+    first, second = trained(folder, processor, [line, about_a(video="b.mp4")])
+    assert not second.problems
+    if max(times[::2]) > 4:
+        assert "begins behind the end of the video at 4 seconds" in first.problems[0]
+        assert lines_of([first]) == [2]
+    else:
+        assert not first.problems
+        assert first.num_clamped == len(first.warnings) == sum(end > 4 for end in times[1::2])
+        assert all("train.jsonl:1: interval [" in warning for warning in first.warnings)
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("flags", "message"),
     [
         ({"min_num_frame": 5, "max_num_frame": 4}, "--min_num_frame 5 and --max_num_frame 4"),
         ({"sampling_method": "fps"}, "--sampling_method fps: choose rand, middle or eval"),
         ({"max_seq_length": 0}, "--max_seq_length"),
     ],
 )
-def test_settings_name_the_flag(settings, message):
+def test_settings_name_the_flag(flags, message):
     with pytest.raises(DataError, match=message):
-        DataSettings(**settings)
+        DataSettings(**flags)
 
 
 def test_an_empty_data_set_is_an_error(folder, processor):

@@ -68,6 +68,7 @@ def ask(address, path, mode=FIND, question=QUERIES[0]):
     return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
 
 
+@pytest.mark.smoke
 def test_a_program_gets_data(address, uploads, model):
     path = upload(address, "my video.mp4", uploads[0].read_bytes())
     state, (data,) = ask(address, path)

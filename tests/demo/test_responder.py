@@ -49,6 +49,7 @@ def video(folder):
     return str(min(folder.glob("*.mp4")))
 
 
+@pytest.mark.smoke
 def test_each_mode_asks_its_question(model, respond, video):
     for mode, words, asked in (
         (FIND, QUERIES[0], moment_retrieval_question(QUERIES[0])),

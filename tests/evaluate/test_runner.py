@@ -39,6 +39,7 @@ def test_a_broken_video_is_recorded_and_tried_again(charades, videos, one_proces
     assert mended.path.read_bytes() == one_process["charades"][1].path.read_bytes()
 
 
+@pytest.mark.smoke
 def test_a_finished_run_is_not_repeated(charades, monkeypatch):
     first = run(Settings(**charades))
     before = first.path.read_bytes()
@@ -80,6 +81,7 @@ def test_changed_questions_are_asked_again(charades):
     assert "something else happens." in json.loads(result.path.read_text())[items[0]["video"]]
 
 
+@pytest.mark.smoke
 def test_few_tokens_at_once_change_no_answer(charades, one_process):
     result = run(Settings(**charades, max_batch_tokens=1))
     assert result.path.read_bytes() == one_process["charades"][1].path.read_bytes()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from distime import DisTimeForConditionalGeneration
 from distime.model.losses import distance_iou_loss, distribution_focal_loss
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.time_modules import expected_time, gaussian_bins
 
 pytestmark = pytest.mark.golden

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime import DisTimeForConditionalGeneration
 from distime.model.packing import PADDING, SHARED
 from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config
 
+pytestmark = pytest.mark.smoke
 PROMPT = [10, 11]  # what every sample begins with
 
 
@@ -178,7 +179,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_model):
     items, prefix_length = items_about_one_video()
     batch = shared_prefix_batch(items, prefix_length)
     expected = loss_and_gradients(tiny_model, batch)
-    tiny_model.gradient_checkpointing_enable({"use_reentrant": False})
+    tiny_model.activation_checkpointing_enable({"use_reentrant": False})
     assert_same(loss_and_gradients(tiny_model, batch), expected)
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
-from distime.model import published
-from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.model.published import names
+from distime import DisTimeForConditionalGeneration
+from distime.backbones.internvl import published
+from distime.backbones.internvl.published import names
 from distime.model.tokens import SPECIAL_TOKENS
 from distime.model.weights import CheckpointError
 from tiny_models import FRAME, IM_END, IMAGE, TIME, VOCABULARY, tiny_config

@@ -25,6 +25,7 @@ from tiny_tokenizers import (
     write_word_level,
 )
 
+pytestmark = pytest.mark.smoke
 WRITERS = {"internlm2": write_internlm2, "qwen2": write_qwen2, "words": write_word_level}
 TEXT = "<|im_start|>user\nWhen does <TIME_STAMP> occur?<img></img> The  door.<|im_end|>\n"
 

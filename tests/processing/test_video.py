@@ -571,18 +571,74 @@ def test_damaged_frame_in_a_folder(tmp_path):
     assert_error(tmp_path, "00002.jpg", "export it again")
 
 
-def test_gif(tmp_path):
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.apng"])
+@pytest.mark.parametrize(
+    "delays", [[500] * 9, [100] * 9, [200, 40, 1000, 500, 60, 70, 80, 90, 3000]]
+)
+def test_animations_have_the_times_in_the_file(tmp_path, name, delays):
+    pictures = [Image.fromarray(numbered(i)) for i in range(9)]
+    options = {"lossless": True} if name == "a.webp" else {}
+    options |= {"format": "PNG"} if name == "a.apng" else {}
+    pictures[0].save(
+        tmp_path / name,
+        save_all=True,
+        append_images=pictures[1:],
+        duration=delays,
+        loop=0,
+        **options,
+    )
+    with open_video(tmp_path / name) as reader:
+        starts = np.cumsum([0, *delays[:-1]]) / 1000
+        np.testing.assert_allclose(reader.timestamps, starts, atol=1e-9)
+        assert reader.duration == pytest.approx(sum(delays) / 1000)
+        assert reader.constant_rate == (len(set(delays)) == 1)
+        assert reader.warnings == []
+        assert [number_of(frame) for frame in reader.frames([8, 0, 3])] == [8, 0, 3]
+    cut(tmp_path / name, 0.7)
+    try:
+        with open_video(tmp_path / name) as reader:
+            assert "is cut short" in reader.warnings[0]
+            reader.frames([8])
+    except (VideoError, IndexError) as error:
+        assert name in str(error)
+
+
+def test_a_png_animation_may_have_another_picture_in_front(tmp_path):
+    pictures = [Image.fromarray(numbered(i)) for i in range(5)]
+    pictures[0].save(
+        tmp_path / "a.png",
+        save_all=True,
+        append_images=pictures[1:],
+        default_image=True,
+        duration=500,
+    )
+    with open_video(tmp_path / "a.png") as reader:
+        assert (reader.num_frames, reader.duration) == (4, 2.0)
+        assert [number_of(frame) for frame in reader.frames([0, 3])] == [1, 4]
+
+
+def test_delays_that_are_not_meant(tmp_path):
+    """Browsers show a picture for a tenth of a second where the file says nothing of use."""
+    pictures = [Image.fromarray(numbered(i)) for i in range(4)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], loop=0)
+    with open_video(tmp_path / "a.gif") as reader:
+        assert reader.duration == pytest.approx(0.4)
+
+
+def test_gif_in_a_protocol_that_does_not_ask_the_file(tmp_path):
     pictures = [Image.fromarray(numbered(i)) for i in range(9)]
     pictures[0].save(
         tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=100, loop=0
     )
-    with open_video(tmp_path / "a.gif") as reader:
+    with open_video(tmp_path / "a.gif", gif_fps=25) as reader:
         assert (reader.num_frames, reader.fps, reader.duration) == (9, 25.0, 8 / 25)
         np.testing.assert_allclose(reader.timestamps, np.arange(9) / 25)
         assert [number_of(frame) for frame in reader.frames([8, 0, 3])] == [8, 0, 3]
     pictures[0].save(tmp_path / "still.gif")
-    with open_video(tmp_path / "still.gif") as reader:
+    with open_video(tmp_path / "still.gif", gif_fps=25) as reader:
         assert (reader.num_frames, reader.duration) == (1, 1 / 25)
+    with open_video(tmp_path / "still.gif") as reader:
+        assert (reader.num_frames, reader.duration) == (1, 1.0)
     (tmp_path / "b.gif").write_bytes(b"GIF89a")
     assert_error(tmp_path / "b.gif", "cannot be read as a picture")
 

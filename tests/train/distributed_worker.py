@@ -31,6 +31,8 @@ class RecordingTrainer(DisTimeTrainer):
     def log(self, logs, *args, **kwargs):
         super().log(logs, *args, **kwargs)
         self.seen["logs"].append(dict(logs))
+        groups = self.optimizer.param_groups
+        self.seen["settings"] = [(group["weight_decay"], group["betas"][0]) for group in groups]
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         times = inputs.get("frame_times")
@@ -47,7 +49,7 @@ class Errors(logging.Handler):
 
 def run(job: dict) -> dict:
     """Run one job and return what was seen."""
-    RecordingTrainer.seen = seen = {"logs": [], "times": [], "errors": []}
+    RecordingTrainer.seen = seen = {"logs": [], "times": [], "errors": [], "settings": []}
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     return seen | {"exit": finetune.main(job["argv"])}

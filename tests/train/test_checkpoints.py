@@ -156,6 +156,7 @@ def test_a_kill_at_any_moment_loses_no_more_than_save_steps(
     assert_same_weights(out, expected)
 
 
+@pytest.mark.smoke
 def test_no_sample_is_lost_or_repeated(workspace, tmp_path, monkeypatch):
     taken, get = [], TrainingData.__getitem__
     monkeypatch.setattr(

@@ -46,6 +46,7 @@ LORA = (
 SAVE, RESUME = ("--save_strategy", "steps", "--save_steps", SAVED), ("--resume", "auto")
 
 
+CHANGED = ("--learning_rate", LEARNING_RATE / 10, "--weight_decay", 0.25, "--adam_beta1", 0.5)
 EVALUATE = ("--eval_path", "held_out.jsonl", "--eval_max_new_tokens", 4)
 
 
@@ -59,6 +60,7 @@ JOBS = {
     "zero1": ("tied", None, zero(1)),
     "zero2": ("tied", None, (*zero(2), *SAVE)),
     "zero2 resumed": ("tied", "zero2", (*zero(2), *RESUME)),
+    "zero2 changed": ("tied", "zero2", (*zero(2), *RESUME, *CHANGED)),
     "zero3": ("tied", None, (*zero(3), *EVALUATE)),
     "lora zero3": ("tied", None, (*LORA, *zero(3), *SAVE)),
     "lora zero3 resumed": ("tied", "lora zero3", (*LORA, *zero(3), *RESUME)),
@@ -204,6 +206,17 @@ def test_evaluation_scores_as_in_one_process(alone, together):
                     (alone["full"], together["zero3"]))  # fmt: skip
         assert len(one) == 1
         assert two == pytest.approx(one)
+
+
+def test_flags_changed_on_resuming_take_effect(together):
+    """Of the engine's optimizer too, whose state has those of the run before."""
+    (log,) = [log for log in together["zero2 changed"][0]["logs"] if "loss" in log]
+    expected = losses(together["zero2"], since=SAVED)
+    assert log["loss"] == pytest.approx(expected[0, 0].item())  # it is of before the update
+    assert log["learning_rate"] == pytest.approx(expected[0, -1].item() / 10)
+    for seen in together["zero2 changed"]:
+        assert {settings[1] for settings in seen["settings"]} == {0.5}
+        assert {settings[0] for settings in seen["settings"]} == {0.25, 0.0}
 
 
 @pytest.mark.parametrize("name", ["zero2", "lora zero3"])

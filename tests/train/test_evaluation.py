@@ -12,11 +12,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distime import DisTime, DisTimeProcessor
+from distime import DisTime, DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.data.dataset import DataError
 from distime.data.problems import AnnotationError
 from distime.metrics.intervals import iou
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.train import finetune
 from distime.train.evaluation import METRICS, HeldOut, _by_video

@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
+from distime.data.dataset import DataSettings, TrainingData
 from distime.train import finetune
 from distime.train.arguments import ArgumentError, ModelArguments
+from distime.train.trainer import DisTimeTrainer
 from tiny_runs import LAUNCH, parameters, train
 
 
+@pytest.mark.smoke
 def test_output_is_a_whole_checkpoint(workspace, tmp_path):
     train(workspace, tmp_path / "out", "--max_steps", 2, "--per_device_train_batch_size", 4)
     processor = DisTimeProcessor.from_pretrained(tmp_path / "out")
@@ -84,6 +87,45 @@ def test_too_many_broken_samples_stop_the_run(workspace, tmp_path, caplog):
     assert "4 broken and replaced" in caplog.text and "gone.mp4" in caplog.text
     train(workspace, tmp_path / "strict", *flags, 1, expect=1)
     assert "more than --max_bad_samples 1" in caplog.text
+
+
+def test_items_and_what_they_lose_are_counted_and_named(workspace, tmp_path, caplog, monkeypatch):
+    """Nine items that share a video, one that does not, one that is empty, and one that is cut."""
+    logged, log = [], DisTimeTrainer.log
+    monkeypatch.setattr(
+        DisTimeTrainer,
+        "log",
+        lambda self, logs, *more: (log(self, logs, *more), logged.append(logs)),
+    )
+    (line, *_) = map(json.loads, (workspace / "train.jsonl").read_text().splitlines())
+    turns = line["conversations"]
+    asked = turns[0]["value"].removeprefix("<video>").strip()
+
+    def changed(question=turns[0]["value"], answer=turns[1]["value"]):
+        spoken = zip(turns, (question, answer), strict=True)
+        return line | {"conversations": [turn | {"value": text} for turn, text in spoken]}
+
+    lines = [changed() for _ in range(9)] + [changed(f"{asked} <video>"), changed(answer=" ")]
+    lines.append(changed(answer="the the the the the the the <TIME_STAMP>"))
+    lines[-1]["tgt"] = line["tgt"][:2]
+    (workspace / "shared.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    meta = {"tiny": {"root": ".", "annotation": "shared.jsonl"}}
+    (workspace / "shared.json").write_text(json.dumps(meta))
+    processor = DisTimeProcessor.from_pretrained(workspace / "tiny")
+    frames = {"min_num_frame": 2, "max_num_frame": 2}
+    data = TrainingData(workspace / "shared.json", processor, DataSettings(**frames))
+    lengths = data.lengths()
+    assert lengths[-1] > max(lengths[:-1]) + 2
+    train(workspace, tmp_path / "out", "--meta_path", workspace / "shared.json",
+          "--share_video_prefix", True, "--num_train_epochs", 1, "--per_device_train_batch_size", 2,
+          "--max_seq_length", lengths[-1] - 2, "--min_num_frame", 2, "--max_num_frame", 2,
+          "--logging_steps", 1)  # fmt: skip
+    said = caplog.text
+    assert "11 samples, 1 broken and replaced or left out, 1 cut to --max_seq_length (and 1" in said
+    assert "left out a broken sample: " in said and "shared.jsonl:11: turn 2 is empty" in said
+    assert "shared.jsonl:12: 2 of " in said and "and 1 of its intervals with them" in said
+    assert sum(line.get("intervals_lost_to_length", 0) for line in logged) == 1
+    assert sum(line.get("broken_samples", 0) for line in logged) == 1
 
 
 @pytest.mark.parametrize(

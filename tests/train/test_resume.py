@@ -74,6 +74,7 @@ def test_every_flag_is_in_the_table_once():
 
 @pytest.mark.parametrize("name", sorted(ON_RESUME))
 def test_a_changed_flag_is_refused_by_name_or_logged_with_both_values(name, tmp_path, caplog):
+    caplog.set_level("INFO")
     found = changes({name: "old value"}, {name: "new value"})
     assert found == [Change(name, "old value", "new value")]
     if ON_RESUME[name] is OnResume.REFUSED:
@@ -85,6 +86,7 @@ def test_a_changed_flag_is_refused_by_name_or_logged_with_both_values(name, tmp_
 
 
 def test_an_unchanged_flag_is_not_mentioned(tmp_path, caplog):
+    caplog.set_level("INFO")
     flags = dict.fromkeys(ON_RESUME, 1)
     judge(tmp_path, changes(flags, flags))
     assert not caplog.text

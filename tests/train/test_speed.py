@@ -114,7 +114,7 @@ def test_cached_features_train_as_pixels(workspace, tmp_path, flags, monkeypatch
     train(workspace, tmp_path / "pixels", *flags)
     cached = (*flags, "--cache_features", tmp_path / "features")
     train(workspace, tmp_path / "cached", *cached)
-    assert "2 files written" in caplog.text and "GB of features to write (8 tiles" in caplog.text
+    assert "2 files written" in caplog.text and "GB of features to write (8 tokens" in caplog.text
     expected = parameters(tmp_path / "pixels")
     for name, parameter in parameters(tmp_path / "cached").items():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-7, msg=name)
@@ -124,7 +124,7 @@ def test_cached_features_train_as_pixels(workspace, tmp_path, flags, monkeypatch
 
     caplog.clear()
     monkeypatch.setattr(DisTimeProcessor, "load_video", decode)
-    monkeypatch.setattr(DisTimeForConditionalGeneration, "get_image_features", decode)
+    monkeypatch.setattr(DisTimeForConditionalGeneration, "encode_images", decode)
     train(workspace, tmp_path / "again", *cached)
     assert "0 files written" in caplog.text
     for name, parameter in parameters(tmp_path / "again").items():

@@ -34,6 +34,7 @@ COMMANDS = {
     "quickstart": "make videos, train a tiny model, evaluate it and draw an answer",
     "report": "collect the scores of a results folder into one table",
     "score": "score a prediction file of a benchmark",
+    "tiny": "write a tiny model with random weights on any backbone",
     "train": "fine-tune a model",
 }
 

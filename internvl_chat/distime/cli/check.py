@@ -3,8 +3,8 @@
 distime check META.json                             files, turns, intervals, durations
 distime check META.json --checkpoint CHECKPOINT     also the lengths of sequences in tokens
 
-Prints every problem as FILE:LINE: error|warning: MESSAGE, then counts. The exit code is 1 when
-there are errors. See docs/DATA.md for the format.
+Prints problems as FILE:LINE: error|warning: MESSAGE, the first of each kind and how many more there
+are, then counts. The exit code is 1 when there are errors. See docs/DATA.md for the format.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from distime.data.problems import ERROR, WARNING
 from distime.errors import DisTimeError
+from distime.progress import progress
 
 if TYPE_CHECKING:
     from distime.data.checking import CheckedLine
@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only look whether media files exist; do not open them (no durations)",
     )
+    parser.add_argument(
+        "--show", metavar="N", type=int, default=10, help="problems of a kind that are printed (10)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
         settings["max_length"] = args.max_length
 
     severities = Counter()
+    kinds = Counter()
     counts = Counter()
     lengths: list[int] = []
-    with tqdm(unit=" items", disable=None) as bar:
+    with progress(desc="check", unit="item", delay=1, leave=False) as bar:
 
         def count(line: CheckedLine) -> None:
             bar.update()
@@ -79,7 +83,12 @@ def run(args: argparse.Namespace) -> int:
         workers = args.workers if args.workers > 1 else 0
         for problem in check(args.meta, workers=workers, on_line=count, **settings):
             severities[problem.severity] += 1
-            bar.write(str(problem))
+            kinds[problem.kind] += 1
+            if kinds[problem.kind] <= args.show:
+                bar.write(str(problem))
+    for kind, number in kinds.items():
+        if number > args.show:
+            print(f"{number - args.show} more of the kind: {kind}")
 
     print(
         f"{counts['items']} items, {counts['intervals']} intervals ({counts['clamped']} reach "

@@ -10,13 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, scan_meta
-from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem, place_of
-from distime.data.schema import Item, check_record, clamp_targets, parse_item
-from distime.processing.prompt import Media, PromptError, encode_conversation
+from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem
+from distime.data.schema import Item, beyond, clamp_targets, cut_off, examine, refuse_beyond
+from distime.processing.prompt import PromptError, encode_conversation
 
 if TYPE_CHECKING:  # a check without lengths does without what this imports
     from distime.processing.processor import DisTimeProcessor
@@ -132,36 +130,27 @@ def _checked_list(task: tuple) -> list[CheckedLine]:
 def _check_lines(
     settings: CheckSettings, source: DataSource, index: JsonlIndex, numbers: range
 ) -> Iterator[CheckedLine]:
-    durations: dict[Path, float] = {}
-    for number in numbers:
-        findings: list[Finding] = []
-        counts = {}
-        try:
-            record = index.record(number)
-            findings += check_record(record)
-            if all(severity != ERROR for severity, _ in findings):
-                item = parse_item(record, source, index.line_number(number))
-                counts = _check_item(item, settings, durations, findings)
-        except AnnotationError as error:
-            place = place_of(index.path, index.line_number(number))
-            findings.append((ERROR, str(error).removeprefix(f"{place}: ")))
+    durations: dict[Path, float | None] = {}
+    for number, record in zip(numbers, index.records(numbers), strict=True):
         line = index.line_number(number)
-        problems = (Problem(index.path, line, severity, text) for severity, text in findings)
+        item, findings = examine(record, source, line)
+        counts = {} if item is None else _check_item(item, settings, durations, findings)
+        problems = [Problem(index.path, line, severity, text) for severity, text in findings]
         yield CheckedLine(tuple(problems), **counts)
 
 
 def _check_item(
-    item: Item, settings: CheckSettings, durations: dict[Path, float], findings: list[Finding]
+    item: Item,
+    settings: CheckSettings,
+    durations: dict[Path, float | None],
+    findings: list[Finding],
 ) -> dict[str, int]:
     """Add the findings of a valid item's files and sequence; return counts of `CheckedLine`."""
     counts = {"num_events": len(item.targets)}
     if item.video is not None:
         duration = _duration(item.video, settings, durations, findings)
         if duration is not None:
-            counts["num_clamped"] = clamp_targets(item.targets, duration)[1]
-            for start, end in item.targets:
-                if end > duration:
-                    findings.append((WARNING, _beyond(start, end, duration)))
+            counts["num_clamped"] = _check_intervals(item, duration, findings)
     for image in item.images:
         _check_image(image, settings, findings)
     if settings.processor is not None:
@@ -176,52 +165,78 @@ def _check_item(
     return counts
 
 
+def _check_intervals(item: Item, duration: float, findings: list[Finding]) -> int:
+    """Compare with the video's duration in seconds; return how many intervals will be cut."""
+    try:
+        refuse_beyond(item.targets, duration)
+    except AnnotationError as error:
+        findings.append((ERROR, str(error)))
+        return 0
+    for start, end in item.targets:
+        if end > duration:
+            findings.append((WARNING, beyond(start, end, duration)))
+    return clamp_targets(item.targets, duration)[1]
+
+
 def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) -> int:
     processor, limit = settings.processor, settings.max_length
     media = processor.image_media(item.images)
     if item.video is not None:
-        media = Media(processor.settings.tokens_per_image, num_frames=settings.num_frames)
+        media = processor.expected_media(item.video, settings.num_frames)
     arguments = processor.tokenizer, processor.template, item.turns, media
-    length = len(encode_conversation(*arguments).input_ids)
-    if limit is not None and length > limit:
-        encode_conversation(*arguments, max_length=limit)  # an error if the frames do not fit
-        findings.append((WARNING, f"{length - limit} of {length} tokens will be cut off the end"))
-    return length
-
-
-def _beyond(start: float, end: float, duration: float) -> str:
-    what = "starts and ends" if start >= duration else "ends"
-    return (
-        f"interval [{start}, {end}] {what} beyond the video's {duration:g} seconds and will be "
-        "cut there"
-    )
+    encoded = encode_conversation(*arguments, max_length=limit)  # an error if frames do not fit
+    if encoded.is_truncated:
+        lost = len(item.targets) - encoded.num_time_stamps
+        findings.append((WARNING, cut_off(encoded.num_cut, limit, lost)))
+    return len(encoded.input_ids) + encoded.num_cut
 
 
 def _duration(
-    path: Path, settings: CheckSettings, durations: dict[Path, float], findings: list[Finding]
+    path: Path,
+    settings: CheckSettings,
+    durations: dict[Path, float | None],
+    findings: list[Finding],
 ) -> float | None:
-    from distime.processing.video import VideoError, open_video  # only a check of videos decodes
-
+    """Return a video's duration in seconds; None if it is not opened or cannot be."""
     if path in durations:
         return durations[path]
-    if not path.exists():
-        findings.append((ERROR, f"{path}: there is no such file: copy it there or remove the item"))
-    elif settings.open_media:
+    if fault := _fault_of_file(path):
+        findings.append((ERROR, fault))
+        return None
+    duration = None
+    if settings.open_media:
+        from distime.processing.video import VideoError, open_video  # only here videos are decoded
+
         try:
             with open_video(path) as video:
-                durations[path] = video.duration
-                return video.duration
-        except VideoError as error:
+                duration = video.duration
+        except (VideoError, OSError) as error:
             findings.append((ERROR, str(error)))
-    return None
+            return None
+    durations[path] = duration
+    return duration
 
 
 def _check_image(path: Path, settings: CheckSettings, findings: list[Finding]) -> None:
-    if not path.exists():
-        findings.append((ERROR, f"{path}: there is no such file: copy it there or remove the item"))
+    if fault := _fault_of_file(path):
+        findings.append((ERROR, fault))
     elif settings.open_media:
+        from distime.processing.image import ImageError, load_image
+
         try:
-            with Image.open(path) as image:
-                image.verify()
-        except (OSError, SyntaxError, ValueError) as error:
-            findings.append((ERROR, f"{path}: no readable image ({error}): replace it"))
+            load_image(path)  # whether the file is whole shows at its end alone
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            findings.append((ERROR, f"{path}: no readable image ({reason})"))
+
+
+def _fault_of_file(path: Path) -> str | None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path}: there is no such file: copy it there or remove the item"
+    except OSError as error:
+        return (
+            f"{path}: cannot be opened ({error.strerror}): change its or its folder's permissions"
+        )
+    return None

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from distime.data.dataset import SampleGroup
 from distime.model.packing import PADDING, SHARED
+from distime.model.seam import next_position
 from distime.processing.prompt import IGNORE_INDEX
 
-FOR_TRAINER = ("num_samples", "places", "problems", "num_clamped", "num_cut")
+FOR_TRAINER = (
+    "num_samples",
+    "places",
+    "problems",
+    "warnings",
+    "num_clamped",
+    "num_cut",
+    "num_lost",
+)
 """What a batch holds beside the arguments of the model's `forward`."""
 
 
@@ -23,16 +33,21 @@ class _Row:
 
     input_ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    position_ids: list[int] = field(default_factory=list)
+    position_ids: list[Tensor] = field(default_factory=list)
     group_ids: list[int] = field(default_factory=list)
     sample_ids: list[int] = field(default_factory=list)
 
     def append(
-        self, ids: Sequence[int], labels: Sequence[int], start: int, group: int, sample: int
+        self,
+        ids: Sequence[int],
+        labels: Sequence[int],
+        positions: Tensor,
+        group: int,
+        sample: int,
     ) -> None:
         self.input_ids += ids
         self.labels += labels
-        self.position_ids += range(start, start + len(ids))
+        self.position_ids.append(positions)
         self.group_ids += [group] * len(ids)
         self.sample_ids += [sample] * len(ids)
 
@@ -45,10 +60,17 @@ class Collator:
 
     Args:
         pad_token_id: fills up short rows.
+        positions: ids of a sequence and its `image_grid_thw` -> positions `(D, T)` where tokens
+            have D coordinates (`DisTimeProcessor.positions`); None where they have one.
     """
 
-    def __init__(self, pad_token_id: int):
+    def __init__(
+        self,
+        pad_token_id: int,
+        positions: Callable[[Sequence[int], Tensor | None], Tensor | None] | None = None,
+    ):
         self.pad_token_id = pad_token_id
+        self.positions = positions
 
     def __call__(self, rows: Sequence[Sequence[SampleGroup]]) -> dict[str, Any]:
         """Collate rows of groups.
@@ -63,9 +85,16 @@ class Collator:
             for group in groups:
                 prefix = group.prefix_ids
                 ignored = [IGNORE_INDEX] * len(prefix)
-                row.append(prefix, ignored, 0, group_number, SHARED)
+                shared = self._positions(prefix, group.image_grid_thw)
+                row.append(prefix, ignored, shared, group_number, SHARED)
                 for item in group.items:
-                    row.append(item.input_ids, item.labels, len(prefix), group_number, sample)
+                    ids = item.input_ids
+                    if prefix:  # it has all the media; what follows counts up from its end
+                        start = next_position(shared)
+                        own = start + torch.arange(len(ids)).expand(len(shared), -1)
+                    else:
+                        own = self._positions(ids, group.image_grid_thw)
+                    row.append(ids, item.labels, own, group_number, sample)
                     sample += 1
                 group_number += 1
             laid.append(row)
@@ -74,9 +103,11 @@ class Collator:
             "input_ids": self._stack([row.input_ids for row in laid], self.pad_token_id),
             "labels": self._stack([row.labels for row in laid], IGNORE_INDEX),
         }
+        positions = self._stack_positions([torch.cat(row.position_ids, dim=-1) for row in laid])
+        if len(positions) > 1 or sample > len(rows):
+            batch["position_ids"] = positions if len(positions) > 1 else positions[0]
         if sample > len(rows):
             batch |= {
-                "position_ids": self._stack([row.position_ids for row in laid], 0),
                 "group_ids": self._stack([row.group_ids for row in laid], PADDING),
                 "sample_ids": self._stack([row.sample_ids for row in laid], SHARED),
             }
@@ -86,6 +117,9 @@ class Collator:
         pixels = torch.cat([group.pixel_values for group in flat])
         times = torch.cat([group.frame_times for group in flat])
         targets = torch.cat([target for group in flat for target in group.targets])
+        grids = [group.image_grid_thw for group in flat if group.image_grid_thw is not None]
+        if grids and len(grid := torch.cat(grids)):
+            batch["image_grid_thw"] = grid
         for name, tensor in (
             ("pixel_values", pixels),
             ("frame_times", times),
@@ -100,9 +134,20 @@ class Collator:
             "num_samples": sample,
             "places": [place for group in flat for place in group.places],
             "problems": [problem for group in flat for problem in group.problems],
+            "warnings": [warning for group in flat for warning in group.warnings],
+            "num_lost": sum(group.num_lost for group in flat),
             "num_clamped": sum(group.num_clamped for group in flat),
             "num_cut": sum(item.is_truncated for group in flat for item in group.items),
         }
+
+    def _positions(self, ids: Sequence[int], grid: Tensor | None) -> Tensor:
+        found = self.positions(ids, grid) if self.positions else None
+        return torch.arange(len(ids)).unsqueeze(0) if found is None else found
+
+    def _stack_positions(self, rows: Sequence[Tensor]) -> Tensor:
+        """Positions `(D, T)` of each row -> `(D, B, longest)`."""
+        longest = max(row.shape[-1] for row in rows)
+        return torch.stack([pad(row, (0, longest - row.shape[-1])) for row in rows], dim=1)
 
     def _stack(self, rows: Sequence[Sequence[int]], fill: int) -> Tensor:
         longest = max(map(len, rows))

@@ -16,18 +16,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from distime.data.features import FeatureCache, LoadedMedia
+from distime.data.grouping import group_items
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.problems import AnnotationError
-from distime.data.schema import Item, clamp_targets, read_item
+from distime.data.schema import (
+    Item,
+    beyond,
+    clamp_targets,
+    cut_off,
+    read_item,
+    refuse_beyond,
+)
 from distime.errors import DisTimeError
-from distime.processing.image import ImageError, jpeg_augment, load_image, tile_image
+from distime.processing.image import ImageError, jpeg_augment, load_image
 from distime.processing.processor import DisTimeProcessor
-from distime.processing.prompt import Encoded, Media, PromptError, encode_conversation, encode_items
+from distime.processing.prompt import Encoded, Media, PromptError, encode_conversation, share_prefix
 from distime.processing.video import VideoError
+from distime.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +106,17 @@ class SampleGroup:
         prefix_ids: token ids that all items share (empty when there is one item).
         items: what follows for each item.
         targets: per item the normalised intervals `(n, 2)` of its `<TIME_STAMP>` tokens.
-        pixel_values: `(F, 3, S, S)`; no rows without media or with features.
+        pixel_values: of the media, as the backbone has them; no rows without media or with
+            features.
         frame_times: `(R,)` normalised.
         places: `file:line` of each item.
-        problems: what was wrong with items that this group replaces, one message each.
+        problems: one message for each broken item that was left out of the group, or that the whole
+            group replaces.
+        warnings: what of the items is not trained as it is written, one message each.
         num_clamped: intervals that reached past the end of the video and were cut.
-        image_features: `(F, N, C)` in place of the pixels; None without a cache of them.
+        num_lost: intervals whose `<TIME_STAMP>` was cut off with the end of a sequence.
+        image_features: `(N, W)` in place of the pixels; None without a cache of them.
+        image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
     """
 
     prefix_ids: list[int]
@@ -113,8 +126,11 @@ class SampleGroup:
     frame_times: Tensor
     places: list[str]
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     num_clamped: int = 0
+    num_lost: int = 0
     image_features: Tensor | None = None
+    image_grid_thw: Tensor | None = None
 
 
 class TrainingData(Dataset):
@@ -149,7 +165,7 @@ class TrainingData(Dataset):
             for items in self._grouped(source, index)
         ]
         self.features: FeatureCache | None = None
-        self._cache: dict[int, SampleGroup] = {}
+        self._cache: dict[int, tuple[SampleGroup, list[Exception]]] = {}
         self._media_cache: dict[tuple, LoadedMedia] = {}
         if not self.groups:
             raise DataError(f"{meta_path}: no items; is every annotation file empty?")
@@ -157,20 +173,10 @@ class TrainingData(Dataset):
         logger.info("%s: %d items in %d groups", meta_path, num_items, len(self.groups))
 
     def _grouped(self, source: DataSource, index: JsonlIndex) -> list[tuple[int, ...]]:
-        numbers = source.sample_indices(len(index)).tolist()
+        numbers = source.sample_indices(len(index))
         if not self.settings.share_video_prefix:
-            return [(number,) for number in numbers]
-        by_media: dict[object, list[int]] = {}
-        for position, number in enumerate(numbers):
-            # Text shares nothing, so that each such item is a group of its own.
-            key = _media_key(index.record(number)) or position
-            by_media.setdefault(key, []).append(number)
-        size = self.settings.max_items_per_group
-        return [
-            tuple(members[start : start + size])
-            for members in by_media.values()
-            for start in range(0, len(members), size)
-        ]
+            return [(number,) for number in numbers.tolist()]
+        return group_items(index, numbers, self.settings.max_items_per_group)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -191,7 +197,7 @@ class TrainingData(Dataset):
             indices: of the groups; all by default.
             show_progress: draw a bar if it takes more than two seconds.
         """
-        counted = tqdm(
+        counted = progress(
             range(len(self)) if indices is None else indices,
             desc="token lengths",
             unit="group",
@@ -202,89 +208,144 @@ class TrainingData(Dataset):
 
     def _length(self, index: int) -> int:
         try:
-            items = self.items_of(index)
+            items, _ = self._read(index)
+            if not items:
+                return 0
             media, limit = self._expected_media(items[0]), self.settings.max_seq_length
             # Tokenising spends nearly all its time on the image tokens, thousands to a video: one
             # stands for all of an image here, unless the sequence is so long that it is cut.
             thin = replace(media, tokens_per_image=min(1, media.tokens_per_image))
             left_out = media.num_image_tokens - thin.num_image_tokens
-            prefix, encoded = self._encode(items, thin, None)
-            longest = max(len(one.input_ids) for one in encoded)
+            prefix, encoded, _ = self._encode(items, thin, None)
+            longest = max((len(one.input_ids) for _, one in encoded), default=0)
             if left_out + len(prefix) + longest > limit:
                 left_out = 0
-                prefix, encoded = self._encode(items, media, limit)
+                prefix, encoded, _ = self._encode(items, media, limit)
         except BAD_SAMPLE:
             return 0
-        return left_out + len(prefix) + sum(len(one.input_ids) for one in encoded)
+        return left_out + len(prefix) + sum(len(one.input_ids) for _, one in encoded)
 
     def _expected_media(self, item: Item) -> Media:
         if item.video is not None:
-            tokens = self.processor.settings.tokens_per_image
-            return Media(tokens, num_frames=self.settings.max_num_frame)
+            return self.processor.expected_media(item.video, self.settings.max_num_frame)
         return self.processor.image_media(item.images, self.settings.dynamic_image_size)
 
-    def items_of(self, index: int) -> list[Item]:
-        """Read the annotation lines of a group."""
+    def _read(self, index: int) -> tuple[list[Item], list[Exception]]:
+        """Read the annotation lines of a group; the errors are of those that are no items."""
         number, members = self.groups[index]
         source, lines = self.sources[number], self.indices[number]
-        return [read_item(lines, member, source) for member in members]
+        items, errors = [], []
+        for member in members:
+            try:
+                items.append(read_item(lines, member, source))
+            except AnnotationError as error:
+                errors.append(error)
+        return items, errors
+
+    def _first_item(self, index: int) -> Item:
+        items, errors = self._read(index)
+        if not items:
+            raise errors[0]
+        return items[0]
 
     def prepare(self, index: int, epoch: int = 0) -> SampleGroup:
-        """Read, decode and tokenise a group.
+        """Read, decode and tokenise a group; items of it that are broken are left out.
 
         Args:
             index: of the group.
             epoch: part of the seed of its random choices.
 
         Raises:
-            AnnotationError, VideoError, ImageError, PromptError: the message names the item.
+            AnnotationError, VideoError, ImageError, PromptError, OSError: all of its items are
+                broken; the message names the first.
+        """
+        group, errors = self._prepare(index, epoch)
+        if group is None:
+            raise errors[0]
+        return group
+
+    def _prepare(self, index: int, epoch: int) -> tuple[SampleGroup | None, list[Exception]]:
+        """Prepare the items of a group that can be; None if none can. The errors name the others.
+
+        One item that is broken leaves the others of its group as they are.
         """
         if index in self._cache:
             return self._cache[index]
         rng = random.Random(f"{self.settings.sampling_seed} {epoch} {index}")
-        items = self.items_of(index)
-        place = items[0].place
+        items, errors = self._read(index)
+        group = None
         try:
-            group = self._prepare(items, self.sources[self.groups[index][0]], rng)
-        except BAD_SAMPLE as error:
-            if place in str(error):
-                raise
-            raise type(error)(f"{place}: {error}") from error
-        if self.settings.cache_samples:
-            self._cache[index] = group
-        return group
+            if items:
+                source = self.sources[self.groups[index][0]]
+                group, broken = self._assemble(items, self._media(items[0], source, rng))
+                errors += broken
+        except BAD_SAMPLE as error:  # the media, which all the items need
+            errors += [_placed(error, item) for item in items]
+        if self.settings.cache_samples and group is not None:
+            self._cache[index] = group, errors
+        return group, errors
 
-    def _prepare(self, items: list[Item], source: DataSource, rng: random.Random) -> SampleGroup:
-        loaded = self._media(items[0], source, rng)
-        prefix, encoded = self._encode(items, loaded.media, self.settings.max_seq_length)
-        targets, num_clamped = [], 0
-        for item, one in zip(items, encoded, strict=True):
-            seconds, clamped = clamp_targets(item.targets, loaded.duration)
-            num_clamped += clamped
-            kept = torch.tensor(seconds[: one.num_time_stamps], dtype=torch.float64).view(-1, 2)
-            targets.append((kept / loaded.duration).to(torch.float32))
-        places = [item.place for item in items]
-        return SampleGroup(
+    def _assemble(
+        self, items: list[Item], loaded: LoadedMedia
+    ) -> tuple[SampleGroup | None, list[Exception]]:
+        inside, errors = [], []
+        for item in items:
+            try:
+                refuse_beyond(item.targets, loaded.duration)
+                inside.append(item)
+            except AnnotationError as error:
+                errors.append(_placed(error, item))
+        if not inside:
+            return None, errors
+        limit = self.settings.max_seq_length
+        prefix, encoded, broken = self._encode(inside, loaded.media, limit)
+        errors += broken
+        if not encoded:
+            return None, errors
+        group = SampleGroup(
             prefix,
-            encoded,
-            targets,
+            [one for _, one in encoded],
+            [],
             loaded.pixel_values,
             loaded.frame_times,
-            places,
-            num_clamped=num_clamped,
+            [item.place for item, _ in encoded],
             image_features=loaded.image_features,
+            image_grid_thw=loaded.image_grid_thw,
         )
+        for item, one in encoded:
+            seconds, clamped = clamp_targets(item.targets, loaded.duration)
+            kept = torch.tensor(seconds[: one.num_time_stamps], dtype=torch.float64).view(-1, 2)
+            group.targets.append((kept / loaded.duration).to(torch.float32))
+            group.num_clamped += clamped
+            lost = len(item.targets) - one.num_time_stamps
+            group.num_lost += lost
+            group.warnings += [
+                f"{item.place}: {beyond(start, end, loaded.duration)}"
+                for start, end in item.targets
+                if end > loaded.duration
+            ]
+            if one.is_truncated:
+                group.warnings.append(f"{item.place}: {cut_off(one.num_cut, limit, lost)}")
+        return group, errors
 
     def _encode(
         self, items: list[Item], media: Media, limit: int | None
-    ) -> tuple[list[int], list[Encoded]]:
-        """Shared prefix (empty for one item) and what follows it for each item."""
+    ) -> tuple[list[int], list[tuple[Item, Encoded]], list[Exception]]:
+        """Shared prefix (empty for one item), items and what follows it, errors of the others."""
         tokenizer, template = self.processor.tokenizer, self.processor.template
-        if len(items) == 1:
-            turns = items[0].turns
-            return [], [encode_conversation(tokenizer, template, turns, media, max_length=limit)]
-        conversations = [item.turns for item in items]
-        return encode_items(tokenizer, template, media, conversations, max_length=limit)
+        good, encoded, errors = [], [], []
+        for item in items:
+            try:
+                one = encode_conversation(tokenizer, template, item.turns, media, max_length=limit)
+            except PromptError as error:
+                errors.append(_placed(error, item))
+                continue
+            good.append(item)
+            encoded.append(one)
+        prefix = []
+        if len(good) > 1:
+            prefix, encoded = share_prefix(self.processor.token_ids, encoded)
+        return prefix, list(zip(good, encoded, strict=True)), errors
 
     def _media(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
         """Load an item's media, or find them in memory; see `DataSettings.cache_samples`."""
@@ -320,21 +381,14 @@ class TrainingData(Dataset):
             )
             frames = [augment(frame) for frame in sample.frames]
             media, times = processor.video_media(sample), processor.frame_times(sample)
-            return LoadedMedia(media, times, sample.duration, processor.pixels(frames))
-        options = processor.settings
-        tiles = [
-            tile_image(
-                augment(load_image(path)),
-                options.image_size,
-                max_num=options.max_tiles if settings.dynamic_image_size else 1,
-                use_thumbnail=options.use_thumbnail,
-            )
-            for path in item.images
-        ]
-        media = Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(map(len, tiles)))
-        flat = [tile for image in tiles for tile in image]
+            tensors = processor.backbone.video(frames, processor.settings)
+            return LoadedMedia(media, times, sample.duration, **tensors)
+        pictures = [augment(load_image(path)) for path in item.images]
+        sizes, tiled = [picture.size for picture in pictures], settings.dynamic_image_size
+        media = processor.backbone.image_media(sizes, processor.settings, tiled)
+        tensors = processor.backbone.images(pictures, processor.settings, tiled)
         # An item without a video has no times; the duration divides nothing.
-        return LoadedMedia(media, torch.zeros(0), 1.0, processor.pixels(flat))
+        return LoadedMedia(media, torch.zeros(0), 1.0, **tensors)
 
     def _features_path(self, item: Item) -> Path | None:
         """Return where the features of an item's media are kept; None for text."""
@@ -352,10 +406,11 @@ class TrainingData(Dataset):
             AnnotationError, VideoError, ImageError, OSError: they cannot be read.
         """
         source = self.sources[self.groups[index][0]]
-        return self._decode(self.items_of(index)[0], source, random.Random(0))
+        item = self._first_item(index)
+        return self._decode(item, source, random.Random(0))
 
     def missing_features(self) -> list[tuple[Path, int, int]]:
-        """List the features that the cache does not hold: file, a group that needs it, tiles.
+        """List the features that the cache does not hold: file, a group that needs it, tokens.
 
         Media that cannot be found are left out; they will be named when their turn comes.
 
@@ -368,55 +423,44 @@ class TrainingData(Dataset):
                 'has "data_augment": true in the meta file; set it to false'
             )
         missing: dict[Path, tuple[Path, int, int]] = {}
-        for index in tqdm(range(len(self)), desc="media", unit="group", delay=2):
+        for index in progress(range(len(self)), desc="media", unit="group", delay=2):
             try:
-                item = self.items_of(index)[0]
+                item = self._first_item(index)
                 path = self._features_path(item)
                 if path is None or path in missing or path.is_file():
                     continue
                 media = self._expected_media(item)
             except BAD_SAMPLE:
                 continue
-            missing[path] = (path, index, media.num_frames + sum(media.image_tiles))
+            missing[path] = (path, index, media.num_image_tokens)
         return list(missing.values())
 
     def __getitem__(self, key: tuple[int, int]) -> SampleGroup:
-        """Return a group by (index, epoch); a broken one is replaced and its problem recorded.
+        """Return a group by (index, epoch), without the items of it that are broken.
+
+        Where all are, another group takes its place. Either way `problems` names them.
 
         Raises:
             DataError: every substitute is broken as well.
         """
         index, epoch = key
-        problems: list[str] = []
+        group, errors = self._prepare(index, epoch)
+        what_happened = "left out" if group is not None else "replaced"
+        problems = [f"{what_happened} a broken sample: {error}" for error in errors]
         choose = random.Random(f"{self.settings.sampling_seed} {epoch} {index} substitute")
-        for _ in range(_SUBSTITUTES_TRIED):
-            try:
-                group = self.prepare(index, epoch)
-            except BAD_SAMPLE as error:
-                problems.append(str(error))
-                index = choose.randrange(len(self.groups))
-                continue
+        for _ in range(_SUBSTITUTES_TRIED - 1):
+            if group is not None:
+                break
             # A substitute that is broken too will be named when its own turn comes.
-            return group if not problems else _with_problems(group, problems[:1])
-        raise DataError(
-            f"{_SUBSTITUTES_TRIED} samples in a row are broken, the last one: {problems[-1]}; run "
-            "`distime check` on the meta file"
-        )
+            group, errors = self._prepare(choose.randrange(len(self.groups)), epoch)
+        if group is None:
+            raise DataError(
+                f"{_SUBSTITUTES_TRIED} samples in a row are broken, the last one: {errors[0]}; run "
+                "`distime check` on the meta file"
+            )
+        return replace(group, problems=problems)
 
 
-def _with_problems(group: SampleGroup, problems: Sequence[str]) -> SampleGroup:
-    values = vars(group) | {"problems": list(problems)}
-    return SampleGroup(**values)
-
-
-def _media_key(record: object) -> tuple | None:
-    """What items must have in common to stand behind one copy of their media; None for text."""
-    if not isinstance(record, dict):
-        return None
-    images = record.get("image") or record.get("images") or ()
-    media = record.get("video") or tuple([images] if isinstance(images, str) else images)
-    if not media:
-        return None
-    turns = record.get("conversations")
-    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
-    return media, first.get("value") if first.get("from") == "system" else None
+def _placed(error: Exception, item: Item) -> Exception:
+    """Return an error that names the item's line."""
+    return error if item.place in str(error) else type(error)(f"{item.place}: {error}")

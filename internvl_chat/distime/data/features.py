@@ -1,6 +1,6 @@
 """Features of a frozen vision tower, on disk: computed once, read in every epoch and every run.
 
-A file holds what the projector gives for the tiles of a video or of an item's images, with what
+A file holds what the projector gives for the frames of a video or of an item's images, with what
 else training needs of them, so that the media are not decoded either. Its name comes from all that
 decides its content: the weights of vision tower and projector, how frames are chosen and prepared,
 and the media's path, size and time of change. So nothing stale is ever read, several runs can fill
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from distime.backbones.base import CommonSettings
 from distime.errors import DisTimeError
 from distime.processing.image import ImageError
-from distime.processing.processor import ProcessorSettings
 from distime.processing.prompt import Media
 from distime.processing.video import VideoError
 
@@ -51,8 +51,9 @@ class LoadedMedia:
         media: what the prompt needs to know.
         frame_times: `(R,)` normalised.
         duration: of the video, in seconds; 1 without a video.
-        pixel_values: `(F, 3, S, S)`; no rows without media or with features.
-        image_features: `(F, N, C)`, N tokens for each of F tiles, as the projector gives them.
+        pixel_values: as the backbone has them; no rows without media or with features.
+        image_features: `(N, W)`, one row for each token, as `encode_images` of the model gives.
+        image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
     """
 
     media: Media
@@ -60,9 +61,10 @@ class LoadedMedia:
     duration: float
     pixel_values: Tensor
     image_features: Tensor | None = None
+    image_grid_thw: Tensor | None = None
 
 
-def fingerprint(parts: Iterable[nn.Module], dtype: torch.dtype, settings: ProcessorSettings) -> str:
+def fingerprint(parts: Iterable[nn.Module], dtype: torch.dtype, settings: CommonSettings) -> str:
     """Name the weights and settings that features come from: 16 hexadecimal digits.
 
     Args:
@@ -84,17 +86,14 @@ class FeatureCache:
     Args:
         folder: where to; made if it does not exist.
         fingerprint: see `fingerprint`.
-        tokens: N, of a tile.
-        width: C, of the language model.
+        width: W, numbers that are kept for a token.
         dtype: of the features.
     """
 
-    def __init__(
-        self, folder: str | Path, fingerprint: str, tokens: int, width: int, dtype: torch.dtype
-    ):
+    def __init__(self, folder: str | Path, fingerprint: str, width: int, dtype: torch.dtype):
         self.folder = Path(folder) / fingerprint
-        self.nothing = torch.zeros(0, tokens, width, dtype=dtype)  # of an item without media
-        self.bytes_per_tile = tokens * width * dtype.itemsize
+        self.nothing = torch.zeros(0, width, dtype=dtype)  # of an item without media
+        self.bytes_per_token = width * dtype.itemsize
 
     def path(self, files: Iterable[str | Path], choice: str) -> Path:
         """Return the file for some media.
@@ -136,6 +135,8 @@ class FeatureCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = json.dumps({"media": asdict(entry.media), "duration": entry.duration})
         tensors = {"image_features": entry.image_features, "frame_times": entry.frame_times}
+        if entry.image_grid_thw is not None:
+            tensors["image_grid_thw"] = entry.image_grid_thw
         # Unique for the process, as several may work on the same media.
         partial = path.with_suffix(f".{platform.node()}-{os.getpid()}.partial")
         try:
@@ -144,18 +145,18 @@ class FeatureCache:
         finally:
             partial.unlink(missing_ok=True)
 
-    def check_space(self, num_tiles: int) -> None:
+    def check_space(self, num_tokens: int) -> None:
         """Log how much is to be written.
 
         Raises:
             FeatureError: the disk has not that much room.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed = num_tiles * self.bytes_per_tile
+        needed = num_tokens * self.bytes_per_token
         free = shutil.disk_usage(self.folder).free
         logger.info(
-            "%s: %.2f GB of features to write (%d tiles of %.0f kB), %.1f GB free",
-            self.folder, needed / 1e9, num_tiles, self.bytes_per_tile / 1e3, free / 1e9,
+            "%s: %.2f GB of features to write (%d tokens of %.1f kB), %.1f GB free",
+            self.folder, needed / 1e9, num_tokens, self.bytes_per_token / 1e3, free / 1e9,
         )  # fmt: skip
         if needed > free:
             raise FeatureError(
@@ -183,7 +184,7 @@ class _Decoding(Dataset):
 
 def fill(
     data: TrainingData,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[dict[str, Tensor]], Tensor],
     *,
     rank: int = 0,
     world_size: int = 1,
@@ -195,7 +196,7 @@ def fill(
 
     Args:
         data: its `features` are the cache.
-        encode: pixels `(F, 3, S, S)` -> features `(F, N, C)`.
+        encode: arguments of the model's `encode_images` -> features `(N, W)`.
         rank: of this process, which takes its share of the files.
         world_size: number of processes.
         num_workers: processes that decode.
@@ -209,7 +210,7 @@ def fill(
     missing = data.missing_features()
     if not missing:
         return 0
-    data.features.check_space(sum(tiles for _, _, tiles in missing))
+    data.features.check_space(sum(tokens for _, _, tokens in missing))
     # By name and not by position: another process may have begun to write, and so see fewer.
     share = [(path, group) for path, group, _ in missing if int(path.stem, 16) % world_size == rank]
     written = 0
@@ -218,7 +219,9 @@ def fill(
         if isinstance(loaded, str):
             logger.warning("no features for broken media: %s", loaded)
             continue
-        features = encode(loaded.pixel_values).to(data.features.nothing.dtype)
-        FeatureCache.save(path, replace(loaded, image_features=features.contiguous()))
+        tensors = {"pixel_values": loaded.pixel_values, "image_grid_thw": loaded.image_grid_thw}
+        features = encode({k: v for k, v in tensors.items() if v is not None})
+        features = features.to(data.features.nothing.dtype).contiguous()
+        FeatureCache.save(path, replace(loaded, image_features=features))
         written += 1
     return written

@@ -6,12 +6,13 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distime.data.lines import without_repeats
 from distime.data.problems import (
     ERROR,
     AnnotationError,
@@ -20,7 +21,6 @@ from distime.data.problems import (
     is_number,
     place_of,
     show,
-    without_repeats,
 )
 
 
@@ -85,7 +85,10 @@ def scan_meta(path: Path) -> Iterator[DataSource | Problem]:
     except json.JSONDecodeError as error:
         yield Problem(path, error.lineno, ERROR, f"no JSON ({error.msg}): correct this line")
         return
-    except (UnicodeDecodeError, AnnotationError) as error:
+    except RecursionError:
+        yield Problem(path, None, ERROR, "JSON nested too deeply to be a meta file")
+        return
+    except ValueError as error:  # no UTF-8, a key twice, an integer of thousands of digits
         yield Problem(path, None, ERROR, str(error))
         return
     if not isinstance(entries, dict) or not entries:
@@ -116,7 +119,7 @@ def _check_entry(entry: Any, folder: Path) -> Iterator[Finding]:
         value = entry.get(key)
         if not isinstance(value, str):
             yield ERROR, f'"{key}" must be a path, not {show(value)}'
-        elif not is_there(folder / value):
+        elif not _is_there(is_there, folder / value):
             kind = "folder" if key == "root" else "file"
             yield (
                 ERROR,
@@ -124,7 +127,7 @@ def _check_entry(entry: Any, folder: Path) -> Iterator[Finding]:
                 "of the meta file, or absolute)",
             )
     repeat = entry.get("repeat_time", 1)
-    if not is_number(repeat) or repeat <= 0 or (repeat > 1 and repeat != int(repeat)):
+    if not is_number(repeat) or not 0 < repeat < 1e6 or (repeat > 1 and repeat != int(repeat)):
         yield (
             ERROR,
             f'"repeat_time" is {show(repeat)}: give a fraction below 1 to use the first part '
@@ -135,3 +138,10 @@ def _check_entry(entry: Any, folder: Path) -> Iterator[Finding]:
         yield ERROR, f'"length" is {show(length)}: give the number of items, or leave it out'
     if not isinstance(entry.get("data_augment", False), bool):
         yield ERROR, f'"data_augment" is {show(entry["data_augment"])}: give true or false'
+
+
+def _is_there(is_there: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return is_there(path)
+    except (OSError, ValueError):  # no permission, no path
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ from distime.errors import DisTimeError
 
 ERROR, WARNING = "error", "warning"
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_PARTICULARS = re.compile(r'^[^:]*/[^:]*(?=: )|"[^"]*"|\[[^]]*\]|\S*/\S*|[-+]?\d[\w.+-]*')
+
 
 class AnnotationError(DisTimeError):
     """A meta or annotation file is wrong; the message names file and line and says the mend."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +33,17 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{place_of(self.file, self.line)}: {self.severity}: {self.message}"
+        return printable(f"{place_of(self.file, self.line)}: {self.severity}: {self.message}")
+
+    @property
+    def kind(self) -> str:
+        """What problems that are alike have in common."""
+        return f"{self.severity}: {kind_of(self.message)}"
+
+
+def kind_of(message: str) -> str:
+    """Return a message without names, numbers and paths."""
+    return printable(_PARTICULARS.sub("…", message))
 
 
 def place_of(file: Path, line: int | None) -> str:
@@ -47,18 +63,13 @@ def is_number(value: Any) -> bool:
 
 def show(value: Any) -> str:
     """Return a JSON value as messages quote it: shortened."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
+    return printable(text if len(text) <= 80 else text[:77] + "...")
 
 
-def without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary of a JSON object's members.
-
-    Raises:
-        AnnotationError: a key is there twice.
-    """
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise AnnotationError(f'the key "{key}" is there twice: rename or remove one')
-    return dict(pairs)
+def printable(text: str) -> str:
+    """Return a text that fits one line of any output: no control characters, no surrogates."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import torch
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.errors import DisTimeError
 from distime.evaluate.benchmark import Benchmark, Interval, Query
 from distime.evaluate.settings import Settings
 from distime.model.generation import SharedPrefix
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.hub import local_folder
+from distime.model.modeling import class_of
 from distime.processing.answers import Answer, read_answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import PromptError
@@ -98,7 +100,11 @@ class Answerer:
             PromptError: a question contains image tokens.
         """
         sample = self.processor.load_video(
-            task.path, self.settings.num_segments, rule=self.benchmark.rule, bound=task.bound
+            task.path,
+            self.settings.num_segments,
+            rule=self.benchmark.rule,
+            bound=task.bound,
+            gif_fps=self.benchmark.gif_fps,
         )
         if not self.settings.share_prefix:
             return sample
@@ -201,7 +207,8 @@ def load_model(settings: Settings, device: torch.device) -> DisTimeForConditiona
 
     # Times come from a hidden state and two small networks: only the language model's own layers
     # are worth quantising.
-    kept = ["lm_head", "time_encoder", "time_decoder", "vision_tower", "multi_modal_projector"]
+    parts = class_of(local_folder(settings.checkpoint)).parts
+    kept = [parts.head, *parts.vision, *parts.projector, "time_encoder", "time_decoder"]
     four = settings.quantize == "4bit"
     options["quantization_config"] = BitsAndBytesConfig(
         load_in_4bit=four,

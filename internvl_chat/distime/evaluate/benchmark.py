@@ -91,6 +91,8 @@ class Benchmark(ABC):
     """Default number of frames."""
     rule: ClassVar[str] = "eval"
     """How frames are chosen, see `distime.processing.sampling`."""
+    gif_fps: ClassVar[float | None] = None
+    """The rate at which gifs are read; None: as the files say."""
     stages: ClassVar[tuple[int, ...]] = ()
     """The stages that a run must choose from, if there are any."""
     has_times: ClassVar[bool] = True

@@ -378,6 +378,7 @@ def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
         run.settings.num_segments,
         rule=run.benchmark.rule,
         bound=sample.query.bound,
+        gif_fps=run.benchmark.gif_fps,
     )
     frames = {"frames": shown.frames, "frame_times": shown.times, "duration": shown.duration}
     events, truth, query = sample.answer.events, sample.truth, sample.query

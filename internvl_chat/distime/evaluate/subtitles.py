@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distime.processing.processor import DisTimeProcessor
-from distime.processing.prompt import Media, video_block
+from distime.processing.prompt import ChatTemplate, Media
 from distime.processing.sampling import VideoSample
 
 SHORTEST = 1.0
@@ -90,12 +90,17 @@ class SubtitledMedia(Media):
 
     lines: tuple[tuple[str, ...], ...] = ()
 
-    def place(self, text: str, join: str = "\n") -> str:
+    def place(
+        self,
+        text: str,
+        join: str = "\n",
+        template: ChatTemplate = ChatTemplate(),  # noqa: B008 - it is frozen
+    ) -> str:
         """Return the question behind the frames and the lines between them."""
-        frame = video_block(1, self.tokens_per_image)
+        slot = template.slot_block(self.tokens_per_image)
         before, *behind = self.lines
-        shown = [*before, *(part for group in behind for part in (frame, *group))]
-        return "\n".join(shown) + join + text
+        shown = [*before, *(part for group in behind for part in (slot, *group))]
+        return "\n".join(shown) + template.after_video + join + text
 
 
 class SubtitledProcessor(DisTimeProcessor):
@@ -125,4 +130,6 @@ class SubtitledProcessor(DisTimeProcessor):
         media = super().video_media(sample)
         if not isinstance(sample, SubtitledSample):
             return media
-        return SubtitledMedia(media.tokens_per_image, media.num_frames, lines=sample.lines)
+        return SubtitledMedia(
+            media.tokens_per_image, media.num_frames, num_extra=media.num_extra, lines=sample.lines
+        )

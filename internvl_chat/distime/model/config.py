@@ -1,16 +1,15 @@
-"""Configuration of a DisTime model: InternVL's, and the few numbers of the time parts."""
+"""The few numbers of the time parts, which every backbone's configuration has beside its own."""
 
 from __future__ import annotations
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, InternVLConfig
+from dataclasses import dataclass
 
 DISTRIBUTION_REDUCTIONS = ("sum", "mean")
 
 
-@strict
-class DisTimeConfig(InternVLConfig):
-    """An `InternVLConfig` with the time parts of DisTime (paper, section 3).
+@dataclass(kw_only=True)
+class TimeConfig:
+    """Mixed into the configuration of a backbone: the time parts of DisTime (paper, section 3).
 
     Args:
         reg_max: number of intervals that normalised time is cut into; a boundary is a distribution
@@ -27,8 +26,6 @@ class DisTimeConfig(InternVLConfig):
             over the boundaries.
     """
 
-    model_type = "distime"
-
     reg_max: int = 32
     enc_sigma: float = 1.0
     layer_num: int = 3
@@ -38,7 +35,6 @@ class DisTimeConfig(InternVLConfig):
     distribution_loss_weight: float = 1.0
     iou_loss_weight: float = 1.0
     distribution_loss_reduction: str = "sum"
-    tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -52,6 +48,3 @@ class DisTimeConfig(InternVLConfig):
                 f"distribution_loss_reduction must be one of {DISTRIBUTION_REDUCTIONS}, "
                 f"got {self.distribution_loss_reduction!r}"
             )
-
-
-AutoConfig.register("distime", DisTimeConfig)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
+from transformers.modeling_outputs import ModelOutput
+
+from distime.model.library import CACHE
+from distime.model.seam import next_position
+from distime.model.time_modules import expected_time
 
 
 @dataclass
@@ -81,10 +87,13 @@ class SharedPrefix:
     Args:
         cache: of batch size 1.
         length: number of tokens in it.
+        next_position: of the token that follows. It is the length where tokens have one position;
+            where pictures have two-dimensional ones, it is smaller.
     """
 
     cache: Cache
     length: int
+    next_position: int
 
     def repeated(self, count: int) -> DynamicCache:
         """Return a new cache that holds this prefix `count` times."""
@@ -94,3 +103,221 @@ class SharedPrefix:
                 layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), index
             )
         return copy
+
+
+class TimeGeneration:
+    """Mixed into a model: `generate` of transformers with times, and prefixes that are shared."""
+
+    @torch.no_grad()
+    def generate(self, *args: Any, **kwargs: Any) -> DisTimeGenerateOutput | Tensor:
+        """`generate` of transformers, greedy or sampling, for any batch (left-padded).
+
+        When a row emits `<TIME_STAMP>`, the hidden state that predicted it is decoded to a time,
+        and the next step is fed the time encoder's embedding of that time.
+
+        Args:
+            *args: as for transformers.
+            **kwargs: as for transformers, with `pixel_values` (or `image_features`), `frame_times`
+                and optionally `time_targets` for `<TIME_STAMP>` tokens of the prompt (see `embed`).
+                `durations` is ignored, so that all a processor returns can be passed.
+
+        Returns:
+            token ids, or with `return_dict_in_generate=True` a `DisTimeGenerateOutput`.
+
+        Raises:
+            ValueError: for beam search and assisted decoding; pictures or times do not match the
+                prompts' tokens.
+        """
+        kwargs.pop("durations", None)
+        self._prepare_prompt(args, kwargs)
+        trace = TimeTrace()
+        output = super().generate(*args, time_trace=trace, **kwargs)
+        if isinstance(output, Tensor):
+            return output
+        # The very last token of a row is never fed back, so its time is still to be decoded.
+        self._record_times(trace, output.sequences[:, -1])
+        new = output.sequences[:, trace.prompt_length :]
+        counts = (new == self.config.time_token_id).sum(-1).tolist()
+        bins = self.config.reg_max + 1
+        nothing = trace.hidden_state.new_zeros(0, dtype=torch.float32)
+        return DisTimeGenerateOutput(
+            **output,
+            times=[
+                torch.stack(row[:count]) if count else nothing.view(0, 2)
+                for row, count in zip(trace.intervals, counts, strict=True)
+            ],
+            time_distributions=[
+                torch.stack(row[:count]) if count else nothing.view(0, 2, bins)
+                for row, count in zip(trace.distributions, counts, strict=True)
+            ],
+        )
+
+    def _prepare_prompt(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Turn pictures into features and find positions, once and before the loop, in place.
+
+        Features lie flat, one for each token, so that the loop can cut and repeat them without
+        knowing what they are of.
+        """
+        input_ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        if input_ids is None:
+            return
+        pixels, grid = kwargs.pop("pixel_values", None), kwargs.pop("image_grid_thw", None)
+        features = self.features(pixels, grid, kwargs.get("image_features"))
+        self.check_media(input_ids, features, kwargs.get("frame_times"))
+        kwargs["image_features"] = features
+        if kwargs.get("position_ids") is None and kwargs.get(CACHE) is None:
+            kwargs["position_ids"] = self.prompt_positions(
+                input_ids, kwargs.get("attention_mask"), grid
+            )
+
+    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor:
+        """Decode the times `(n, 2)` of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
+
+        The decoder also runs where there are none, and the encoder behind it: under ZeRO-3 every
+        rank must run what any rank runs.
+        """
+        emitted = tokens == self.config.time_token_id
+        distributions = self.time_decoder(trace.hidden_state[emitted]).softmax(-1)
+        intervals = expected_time(distributions)
+        trace.append(emitted.nonzero().flatten().tolist(), distributions, intervals)
+        return intervals
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        *args: Any,
+        time_trace: TimeTrace | None = None,
+        image_features: Tensor | None = None,
+        frame_times: Tensor | None = None,
+        time_targets: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Add to a step's inputs the features and the times that belong to its tokens."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        media = {"image_features": image_features, "frame_times": frame_times}
+        if time_trace is None:
+            return inputs | media | {"time_targets": time_targets}
+        is_first = time_trace.hidden_state is None
+        new_intervals = None
+        if is_first:
+            time_trace.begin(input_ids, self.config.time_token_id, time_targets)
+        else:
+            new_intervals = self._record_times(time_trace, input_ids[:, -1])
+        if is_first or not kwargs.get("use_cache", True):
+            inputs |= media | {"time_targets": time_trace.all_intervals()}
+        else:
+            inputs |= {"time_targets": new_intervals}
+        return inputs
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (trace := model_kwargs.get("time_trace")) is not None:
+            trace.hidden_state = outputs.last_hidden_state[:, -1].clone()
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Repeat every prompt `expand_size` times, with the features and times of its tokens."""
+        if expand_size > 1 and input_ids is not None:
+            belongs_to = {
+                "image_features": self.is_placeholder(input_ids),
+                "frame_times": input_ids == self.config.frame_time_token_id,
+                "time_targets": input_ids == self.config.time_token_id,
+            }
+            tensors = {key: model_kwargs.pop(key, None) for key in (*belongs_to, "position_ids")}
+            for key, mask in belongs_to.items():
+                if tensors[key] is not None and len(tensors[key]):
+                    rows = tensors[key].split(mask.sum(-1).tolist())
+                    tensors[key] = torch.cat([row for row in rows for _ in range(expand_size)])
+            if tensors["position_ids"] is not None:  # (B, T) or (D, B, T)
+                repeated = tensors["position_ids"].repeat_interleave(expand_size, dim=-2)
+                tensors["position_ids"] = repeated
+        else:
+            tensors = {}
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return input_ids, model_kwargs | tensors
+
+    def _validate_generation_mode(self, generation_mode, generation_config, *args, **kwargs):
+        if generation_mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+            raise ValueError(
+                f"DisTime generates greedily or by sampling, not by {generation_mode.value}: the "
+                "time of a <TIME_STAMP> belongs to the one hypothesis that predicted it. "
+                "Use num_beams=1 and no assistant model"
+            )
+        super()._validate_generation_mode(generation_mode, generation_config, *args, **kwargs)
+
+    @torch.no_grad()
+    def encode_prefix(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        frame_times: Tensor | None = None,
+        time_targets: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        image_features: Tensor | None = None,
+    ) -> SharedPrefix:
+        """Run the part of a prompt that many questions share: the video, once.
+
+        Args:
+            input_ids: `(1, P)`.
+            pixel_values: of the video, see `embed`.
+            frame_times: `(R,)` normalised.
+            time_targets: `(E, 2)` normalised, see `embed`.
+            image_grid_thw: see `embed`.
+            image_features: instead of `pixel_values`, see `embed`.
+        """
+        positions, following = None, input_ids.shape[1]
+        if self.position_rows > 1:
+            positions = self.prompt_positions(input_ids, None, image_grid_thw)
+            following = next_position(positions)
+        output = self(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            frame_times=frame_times,
+            time_targets=time_targets,
+            position_ids=positions,
+            image_grid_thw=image_grid_thw,
+            image_features=image_features,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return SharedPrefix(output[CACHE], input_ids.shape[1], following)
+
+    def generate_from_prefix(
+        self,
+        prefix: SharedPrefix,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> DisTimeGenerateOutput | Tensor:
+        """Answer many questions behind one prefix: tokens and times as if each were asked alone.
+
+        Args:
+            prefix: from `encode_prefix`; it is not changed and can be used again.
+            input_ids: `(N, S)`, what follows the prefix in each prompt, left-padded.
+            attention_mask: `(N, S)`, 0 at padding.
+            **kwargs: as for `generate`.
+
+        Returns:
+            as `generate`; sequences begin with `input_ids`, without the prefix.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        position_ids = (mask.cumsum(-1) - 1).clamp(min=0) + prefix.next_position
+        if self.position_rows > 1:
+            position_ids = position_ids.expand(self.position_rows, -1, -1)
+        seen = mask.new_ones(len(mask), prefix.length)
+        return self.generate(
+            input_ids=input_ids,
+            attention_mask=torch.cat([seen, mask], dim=-1),
+            position_ids=position_ids,
+            **{CACHE: prefix.repeated(len(input_ids))},
+            **kwargs,
+        )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distime.model.config import DisTimeConfig
+from distime.model.config import TimeConfig
 from distime.model.time_modules import expected_time
 
 _TINY = 1e-6
@@ -92,7 +92,7 @@ class DisTimeCriterion:
         config: loss weights and the reduction of the distribution loss.
     """
 
-    def __init__(self, config: DisTimeConfig):
+    def __init__(self, config: TimeConfig):
         self.config = config
 
     def __call__(

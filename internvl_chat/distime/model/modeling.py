@@ -1,37 +1,41 @@
 """DisTime: an image-text-to-text model of transformers that reads and writes continuous time.
 
-`TimeMixin` holds all that DisTime adds to a backbone (paper, section 3); a backbone is then a class
-of a few lines. The model works in normalised time: 0 is the start of the video, 1 its end.
+`TimeMixin` holds all that DisTime adds to a backbone (paper, section 3), and asks the backbone for
+no more than `distime.model.seam` says. `DisTimeForConditionalGeneration` is DisTime on any of them.
+The model works in normalised time: 0 is the start of the video, 1 its end.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, InternVLForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText, Cache, PreTrainedConfig
 from transformers import initialization as init
-from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import TransformersKwargs
 
-from distime.model import adapter, published
-from distime.model.config import DisTimeConfig
-from distime.model.generation import DisTimeGenerateOutput, SharedPrefix, TimeTrace
+from distime.model import adapter
+from distime.model.generation import TimeGeneration
 from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.library import CACHE
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import groups_from_positions, packed_attention_mask
-from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear, expected_time
-from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
+from distime.model.seam import Seam
+from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear
+from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 from distime.model.tying import follow_tensors
 from distime.model.weights import (
     CheckpointError,
     check_loading,
     read_dtypes,
+    read_json,
     set_dtypes,
     widest,
 )
@@ -61,22 +65,19 @@ class DisTimeOutput(CausalLMOutputWithPast):
     last_hidden_state: Tensor | None = None
 
 
-class TimeMixin:
-    """The time parts of DisTime over an image-text-to-text class of transformers.
-
-    The class it is mixed into has `model.language_model`, `get_image_features` and `lm_head`, a
-    `DisTimeConfig`-like configuration, and calls `add_time_modules` in its constructor.
-    """
+class TimeMixin(TimeGeneration, Seam):
+    """The time parts of DisTime, over the image-text-to-text class of a backbone."""
 
     # The trainer must not rescale the loss by token counts: it is a mean over samples.
     accepts_loss_kwargs = False
 
-    def add_time_modules(self, config: DisTimeConfig) -> None:
-        """Create the time encoder, the time decoder and the criterion."""
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
         width = config.get_text_config().hidden_size
         self.time_encoder = TimeEncoder(width, config.reg_max, config.enc_sigma, config.layer_num)
         self.time_decoder = TimeDecoder(width, config.reg_max, config.layer_num)
         self.criterion = DisTimeCriterion(config)
+        self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, TimeLinear):
@@ -87,6 +88,68 @@ class TimeMixin:
 
     # ------------------------------------------------------------------ embeddings
 
+    def features(
+        self,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        image_features: Tensor | None = None,
+    ) -> Tensor | None:
+        """Features `(N, W)` of a batch's pictures, flat (see `distime.model.seam`).
+
+        Args:
+            pixel_values: see `embed`.
+            image_grid_thw: see `embed`.
+            image_features: see `embed`.
+
+        Returns:
+            None where there are no pictures; in training no rows then, of a vision side that ran.
+
+        Raises:
+            ValueError: pictures are given twice.
+        """
+        if image_features is not None:
+            if pixel_values is not None:
+                raise ValueError("give pixel_values or image_features, not both")
+            return image_features.flatten(0, -2)
+        grid = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
+        if pixel_values is not None:
+            return self.encode_images(pixel_values, **grid)
+        # A module that a batch does not need still runs; its output is dropped. So every
+        # parameter has a gradient, and all ranks gather the same ones in the same order.
+        return self.encode_images(**self.blank_images())[:0] if self.training else None
+
+    def check_media(
+        self,
+        input_ids: Tensor,
+        features: Tensor | None,
+        frame_times: Tensor | None,
+        time_targets: Tensor | None = None,
+    ) -> None:
+        """Raise unless every token that stands for something has it, and nothing is left over.
+
+        Raises:
+            ValueError: a count does not match the tokens.
+        """
+        given = [
+            (self.placeholder, self.is_placeholder(input_ids), features, "embeddings for them"),
+            (
+                FRAME_TIME_REF,
+                input_ids == self.config.frame_time_token_id,
+                frame_times,
+                "entries in frame_times",
+            ),
+        ]
+        if time_targets is not None:
+            is_event = input_ids == self.config.time_token_id
+            given.append((TIME_STAMP, is_event, time_targets, "intervals in time_targets"))
+        counts = torch.stack([mask.sum() for _, mask, _, _ in given]).tolist()
+        for count, (token, _, values, what) in zip(counts, given, strict=True):
+            found = 0 if values is None else len(values)
+            if count != found:
+                raise ValueError(
+                    f"input_ids has {count} {token} tokens, but there are {found} {what}"
+                )
+
     def embed(
         self,
         input_ids: Tensor,
@@ -94,18 +157,22 @@ class TimeMixin:
         frame_times: Tensor | None = None,
         time_targets: Tensor | None = None,
         image_features: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
     ) -> Tensor:
         """Look up token embeddings and replace those of images and times (paper, section 3.2).
 
         Args:
             input_ids: `(B, T)`.
-            pixel_values: `(F, 3, H, W)`, all tiles of the batch in token order.
+            pixel_values: all pictures of the batch in token order, as the processor makes them:
+                `(F, 3, H, W)` where they have one size.
             frame_times: `(R,)` normalised, one per `<FRAME_TIME_REF>` in batch order.
             time_targets: `(E, 2)` normalised intervals, one per `<TIME_STAMP>` in batch order,
                 clamped here to [0, 1]. A NaN interval leaves the token its own embedding, as does
                 None for all of them.
-            image_features: `(F, N, C)` instead of `pixel_values`: N tokens for every tile, as
-                `get_image_features` gives them. The vision tower does not run.
+            image_features: `(N, W)` or `(F, N, W)` instead of `pixel_values`: what the vision side
+                makes of them, see `distime.model.seam`. It does not run.
+            image_grid_thw: `(G, 3)`, what the processor says of every slot or picture beside its
+                pixels, on backbones whose pictures differ in size.
 
         Returns:
             `(B, T, C)`.
@@ -113,32 +180,30 @@ class TimeMixin:
         Raises:
             ValueError: a count does not match the tokens.
         """
-        embeds = self.get_input_embeddings()(input_ids)
-        text_only = pixel_values is None and image_features is None
-        if self.training:
-            # A module that a batch does not need still runs; its output is dropped. So every
-            # parameter has a gradient, and all ranks gather the same ones in the same order.
-            size = self.config.vision_config.image_size
-            pixel_values = embeds.new_zeros(1, 3, *size) if text_only else pixel_values
-            frame_times = embeds.new_zeros(0) if frame_times is None else frame_times
-        if pixel_values is not None:
-            if image_features is not None:
-                raise ValueError("give pixel_values or image_features, not both")
-            image_features = self.get_image_features(pixel_values=pixel_values).pooler_output
-        if image_features is not None:
-            rows = image_features[:0] if text_only else image_features
-            is_image = input_ids == self.config.image_token_id
-            embeds = _replace(embeds, is_image, rows.flatten(0, 1), IMG_CONTEXT)
+        features = self.features(pixel_values, image_grid_thw, image_features)
+        self.check_media(input_ids, features, frame_times, time_targets)
+        return self._embed(input_ids, features, frame_times, time_targets)
 
+    def _embed(
+        self,
+        input_ids: Tensor,
+        features: Tensor | None,
+        frame_times: Tensor | None,
+        time_targets: Tensor | None,
+    ) -> Tensor:
+        embeds = self.get_input_embeddings()(input_ids)
+        if features is not None:
+            rows = features[:, : embeds.shape[-1]].to(embeds.dtype)
+            embeds = embeds.masked_scatter(self.is_placeholder(input_ids).unsqueeze(-1), rows)
+        if frame_times is None and self.training:
+            frame_times = embeds.new_zeros(0)
         intervals, is_time = [], []
         if frame_times is not None:
             is_frame = input_ids == self.config.frame_time_token_id
-            _check_count(is_frame, frame_times, FRAME_TIME_REF, "entries in frame_times")
             intervals.append(frame_times.unsqueeze(-1).expand(-1, 2))
             is_time.append(is_frame)
         if time_targets is not None:
             is_event = input_ids == self.config.time_token_id
-            _check_count(is_event, time_targets, TIME_STAMP, "intervals in time_targets")
             known = ~time_targets.isnan().any(-1)
             is_known = is_event.masked_scatter(is_event, known)
             intervals.append(time_targets[known].clamp(0, 1))
@@ -171,6 +236,7 @@ class TimeMixin:
         loss_weight: Tensor | None = None,
         loss_divisor: Tensor | float | None = None,
         image_features: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> DisTimeOutput:
@@ -185,12 +251,14 @@ class TimeMixin:
         Args:
             input_ids: `(B, T)`.
             attention_mask: `(B, T)`, 0 at padding on either side; also over cached tokens.
-            pixel_values: `(F, 3, H, W)`, all tiles of the batch in token order.
+            pixel_values: all pictures of the batch in token order, see `embed`.
             frame_times: `(R,)`, one normalised time per `<FRAME_TIME_REF>`, in batch order.
             time_targets: `(E, 2)`, one normalised interval per `<TIME_STAMP>`, in batch order.
             labels: `(B, T)`, -100 where a token is not supervised. A `<TIME_STAMP>` counts for the
                 time losses where its label is set.
             position_ids: `(B, T)`; positions that restart at 0 within a row pack several samples.
+                `(D, B, T)` where the backbone's tokens have D coordinates; packing then needs
+                `group_ids` and `sample_ids`.
             cache: keys and values of earlier tokens.
             past_key_values: the same, by the name that transformers used before 5.24.
             inputs_embeds: `(B, T, C)` instead of `input_ids` (inference only).
@@ -200,34 +268,53 @@ class TimeMixin:
             sample_ids: `(B, T)` likewise; samples are numbered from 0 over the batch.
             loss_weight: `(B, T)` weight of every token in the text loss.
             loss_divisor: divides the sum of the samples' losses instead of their number here.
-            image_features: `(F, N, C)` instead of `pixel_values`, see `embed`.
+            image_features: instead of `pixel_values`, see `embed`.
+            image_grid_thw: see `embed`.
             return_dict: accepted for transformers; the output is always a `DisTimeOutput`.
-            **kwargs: handed to the language model.
+            **kwargs: those of `transformers.utils.generic.TransformersKwargs`, for the language
+                model.
 
         Raises:
+            TypeError: a keyword that nobody knows.
             ValueError: tokens and the tensors that belong to them do not match.
         """
+        _refuse_unknown(kwargs)
+        cache = past_key_values if cache is None else cache
+        features, is_placeholder = None, None
         if inputs_embeds is None:
-            inputs_embeds = self.embed(
-                input_ids, pixel_values, frame_times, time_targets, image_features
-            )
+            features = self.features(pixel_values, image_grid_thw, image_features)
+            # What a cache follows on was checked before, and a model may emit any token.
+            continues = cache is not None and cache.get_seq_length() > 0
+            if not continues or features is not None or frame_times is not None:
+                self.check_media(input_ids, features, frame_times, time_targets)
+            inputs_embeds = self._embed(input_ids, features, frame_times, time_targets)
+            if features is not None:
+                is_placeholder = self.is_placeholder(input_ids)
         elif labels is not None:
             raise ValueError("labels need input_ids, not inputs_embeds: they name the time tokens")
+        elif any(given is not None for given in (pixel_values, image_features, frame_times)):
+            raise ValueError(
+                "pixel_values, image_features and frame_times need input_ids, not inputs_embeds: "
+                "they belong to tokens"
+            )
 
-        cache = past_key_values if cache is None else cache
-        if group_ids is None and position_ids is not None and cache is None:
+        is_plain = position_ids is not None and position_ids.ndim == 2
+        if group_ids is None and is_plain and cache is None:
             packing = groups_from_positions(position_ids, attention_mask)
             group_ids, sample_ids = packing or (None, None)
-        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-            position_ids = position_ids[:, -inputs_embeds.shape[1] :]
+        if position_ids is None:
+            position_ids = self.prompt_positions(input_ids, attention_mask, image_grid_thw)
+            if position_ids is not None:
+                position_ids = position_ids[..., -inputs_embeds.shape[1] :]
         if group_ids is not None:
             attention_mask = packed_attention_mask(
                 self.config.get_text_config(), inputs_embeds, group_ids, sample_ids
             )
 
-        outputs = self.model.language_model(
-            inputs_embeds=inputs_embeds,
+        outputs = self.run_language_model(
+            inputs_embeds,
+            is_placeholder,
+            features,
             attention_mask=attention_mask,
             position_ids=position_ids,
             use_cache=use_cache,
@@ -303,199 +390,34 @@ class TimeMixin:
         )
         return losses, logits
 
-    # ------------------------------------------------------------------ generation
 
-    @torch.no_grad()
-    def generate(self, *args: Any, **kwargs: Any) -> DisTimeGenerateOutput | Tensor:
-        """`generate` of transformers, greedy or sampling, for any batch (left-padded).
+class DisTimeForConditionalGeneration(TimeMixin):
+    """DisTime on any backbone. Made from a configuration or loaded from a folder, an instance is of
+    the class of the backbone that these describe (`distime.backbones`).
+    """
 
-        When a row emits `<TIME_STAMP>`, the hidden state that predicted it is decoded to a time,
-        and the next step is fed the time encoder's embedding of that time.
+    def __new__(cls, config: PreTrainedConfig, *args: Any, **kwargs: Any):
+        """Make an instance of the class that belongs to a configuration."""
+        return super().__new__(cls._for_config(config))
 
-        Args:
-            *args: as for transformers.
-            **kwargs: as for transformers, with `pixel_values`, `frame_times` and optionally
-                `time_targets` for `<TIME_STAMP>` tokens of the prompt (see `embed`). `durations`
-                is ignored, so that all a processor returns can be passed.
-
-        Returns:
-            token ids, or with `return_dict_in_generate=True` a `DisTimeGenerateOutput`.
-
-        Raises:
-            ValueError: for beam search and assisted decoding.
-        """
-        kwargs.pop("durations", None)
-        trace = TimeTrace()
-        output = super().generate(*args, time_trace=trace, **kwargs)
-        if isinstance(output, Tensor):
-            return output
-        # The very last token of a row is never fed back, so its time is still to be decoded.
-        self._record_times(trace, output.sequences[:, -1])
-        new = output.sequences[:, trace.prompt_length :]
-        counts = (new == self.config.time_token_id).sum(-1).tolist()
-        bins = self.config.reg_max + 1
-        nothing = trace.hidden_state.new_zeros(0, dtype=torch.float32)
-        return DisTimeGenerateOutput(
-            **output,
-            times=[
-                torch.stack(row[:count]) if count else nothing.view(0, 2)
-                for row, count in zip(trace.intervals, counts, strict=True)
-            ],
-            time_distributions=[
-                torch.stack(row[:count]) if count else nothing.view(0, 2, bins)
-                for row, count in zip(trace.distributions, counts, strict=True)
-            ],
-        )
-
-    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor:
-        """Decode the times `(n, 2)` of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
-
-        The decoder also runs where there are none, and the encoder behind it: under ZeRO-3 every
-        rank must run what any rank runs.
-        """
-        emitted = tokens == self.config.time_token_id
-        distributions = self.time_decoder(trace.hidden_state[emitted]).softmax(-1)
-        intervals = expected_time(distributions)
-        trace.append(emitted.nonzero().flatten().tolist(), distributions, intervals)
-        return intervals
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        *args: Any,
-        time_trace: TimeTrace | None = None,
-        frame_times: Tensor | None = None,
-        time_targets: Tensor | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Add to a step's inputs the times of its `<FRAME_TIME_REF>` and `<TIME_STAMP>` tokens."""
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        if time_trace is None:
-            return inputs | {"frame_times": frame_times, "time_targets": time_targets}
-        is_first = time_trace.hidden_state is None
-        new_intervals = None
-        if is_first:
-            time_trace.begin(input_ids, self.config.time_token_id, time_targets)
-        else:
-            new_intervals = self._record_times(time_trace, input_ids[:, -1])
-        if is_first or not kwargs.get("use_cache", True):
-            inputs |= {"frame_times": frame_times, "time_targets": time_trace.all_intervals()}
-        else:
-            inputs |= {"time_targets": new_intervals}
-        return inputs
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: DisTimeOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        if (trace := model_kwargs.get("time_trace")) is not None:
-            trace.hidden_state = outputs.last_hidden_state[:, -1].clone()
-        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: Tensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[Tensor | None, dict[str, Any]]:
-        """Repeat every prompt `expand_size` times, with the tiles and times of its own tokens."""
-        token_of = {
-            "pixel_values": self.config.image_token_id,
-            "frame_times": self.config.frame_time_token_id,
-            "time_targets": self.config.time_token_id,
-        }
-        tensors = {key: model_kwargs.pop(key, None) for key in token_of}
-        if expand_size > 1:
-            for key, tensor in tensors.items():
-                if tensor is None or len(tensor) == 0:
-                    continue
-                tokens = (input_ids == token_of[key]).sum(-1)
-                # An image is many tokens; a time is one.
-                per_row = (tokens * len(tensor) // tokens.sum().clamp(min=1)).tolist()
-                rows = tensor.split(per_row)
-                tensors[key] = torch.cat([row for row in rows for _ in range(expand_size)])
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        return input_ids, model_kwargs | tensors
-
-    def _validate_generation_mode(self, generation_mode, generation_config, *args, **kwargs):
-        if generation_mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
-            raise ValueError(
-                f"DisTime generates greedily or by sampling, not by {generation_mode.value}: the "
-                "time of a <TIME_STAMP> belongs to the one hypothesis that predicted it. "
-                "Use num_beams=1 and no assistant model"
+    @classmethod
+    def _for_config(cls, config: PreTrainedConfig) -> type[DisTimeForConditionalGeneration]:
+        if cls is not DisTimeForConditionalGeneration:
+            return cls
+        known = {one.config_class: one for one in _CLASSES}
+        if type(config) not in known:
+            raise TypeError(
+                f"{type(config).__name__} is the configuration of no backbone of DisTime; give one "
+                "of " + ", ".join(one.__name__ for one in known)
             )
-        super()._validate_generation_mode(generation_mode, generation_config, *args, **kwargs)
+        return known[type(config)]
 
-    # ------------------------------------------------------------------ shared prefix
-
-    @torch.no_grad()
-    def encode_prefix(
-        self,
-        input_ids: Tensor,
-        pixel_values: Tensor | None = None,
-        frame_times: Tensor | None = None,
-        time_targets: Tensor | None = None,
-    ) -> SharedPrefix:
-        """Run the part of a prompt that many questions share: the video, once.
-
-        Args:
-            input_ids: `(1, P)`.
-            pixel_values: `(F, 3, H, W)`.
-            frame_times: `(R,)` normalised.
-            time_targets: `(E, 2)` normalised, see `embed`.
-        """
-        output = self(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            frame_times=frame_times,
-            time_targets=time_targets,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return SharedPrefix(output[CACHE], input_ids.shape[1])
-
-    def generate_from_prefix(
-        self,
-        prefix: SharedPrefix,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> DisTimeGenerateOutput | Tensor:
-        """Answer many questions behind one prefix: tokens and times as if each were asked alone.
-
-        Args:
-            prefix: from `encode_prefix`; it is not changed and can be used again.
-            input_ids: `(N, S)`, what follows the prefix in each prompt, left-padded.
-            attention_mask: `(N, S)`, 0 at padding.
-            **kwargs: as for `generate`.
-
-        Returns:
-            as `generate`; sequences begin with `input_ids`, without the prefix.
-        """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        position_ids = (mask.cumsum(-1) - 1).clamp(min=0) + prefix.length
-        seen = mask.new_ones(len(mask), prefix.length)
-        return self.generate(
-            input_ids=input_ids,
-            attention_mask=torch.cat([seen, mask], dim=-1),
-            position_ids=position_ids,
-            **{CACHE: prefix.repeated(len(input_ids))},
-            **kwargs,
-        )
-
-
-class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneration):
-    """DisTime over InternVL2.5 (vision tower, projector, and Qwen2 or InternLM2 language model)."""
-
-    config_class = DisTimeConfig
-    config: DisTimeConfig
-
-    def __init__(self, config: DisTimeConfig):
-        super().__init__(config)
-        self.add_time_modules(config)
-        self.post_init()
+    @classmethod
+    def _from_config(cls, config: PreTrainedConfig, **kwargs: Any):
+        chosen = cls._for_config(config)
+        if chosen is cls:
+            return super()._from_config(config, **kwargs)
+        return chosen._from_config(config, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -507,11 +429,12 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         exact: bool = False,
         **kwargs: Any,
     ) -> DisTimeForConditionalGeneration:
-        """Load our own layout, an adapter, a base InternVL2.5, or a published DisTime checkpoint.
+        """Load our own layout, an adapter, a backbone's base model, or a published DisTime.
 
-        Which of them it is shows in the files: see `distime.model.published`. LoRA weights of an
-        unmerged published checkpoint are merged into the layers they adapt, and an adapter
-        (`distime.model.adapter`) is folded into the base checkpoint that it names.
+        Which of them it is, and on which backbone, shows in the files. LoRA weights of an unmerged
+        published checkpoint are merged into the layers they adapt, and an adapter
+        (`distime.model.adapter`) is folded into the base checkpoint that it names. A base model
+        gets rows for the tokens it lacks, and fresh time modules.
 
         Args:
             pretrained_model_name_or_path: folder, or a name on the hub: see
@@ -534,11 +457,15 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
             return cls._from_adapter(path, adapter_base, config_overrides or {}, *args, **kwargs)
         if not (path / "config.json").is_file():
             raise CheckpointError(f"{path} {why_no_checkpoint(path)}")
+        if cls is DisTimeForConditionalGeneration:
+            return class_of(path).from_pretrained(
+                path, *args, config_overrides=config_overrides, exact=exact, **kwargs
+            )
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers only warns of some misfits; collected here, every one of them is an error.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        if published.is_published(path):
-            checkpoint = published.read(path, config_overrides)
+        if cls.reads(read_json(path / "config.json")):
+            checkpoint = cls.read(path, config_overrides or {})
             dtypes = {name: tensor.dtype for name, tensor in checkpoint.tensors.items()}
             kwargs.setdefault("config", checkpoint.config)
             default, may_miss = checkpoint.dtype, checkpoint.fresh
@@ -572,18 +499,20 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         *args: Any,
         **kwargs: Any,
     ) -> DisTimeForConditionalGeneration:
-        description = adapter.read_description(path)
-        base = Path(base or description.base)
+        found = adapter.read(path)
+        base = Path(base or found.base)
         if not (base / "config.json").is_file() and not adapter.is_adapter(base):
             raise CheckpointError(
                 f"{path}: an adapter of {base}, which is not there; name the base with "
                 "`distime merge BASE ADAPTER DST`"
             )
-        kwargs.setdefault("dtype", getattr(torch, description.dtype))
-        overrides = description.config_overrides | config_overrides
+        if found.base_digest is None:
+            logger.warning("%s does not say which weights it was trained on; taking %s", path, base)
+        if found.dtype is not None:
+            kwargs.setdefault("dtype", getattr(torch, found.dtype))
+        overrides = found.config_overrides | config_overrides
         loaded = cls.from_pretrained(base, *args, config_overrides=overrides, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        adapter.apply(model, path, description)
+        adapter.apply(loaded[0] if isinstance(loaded, tuple) else loaded, path, found)
         return loaded
 
     def save_pretrained(
@@ -606,12 +535,48 @@ class DisTimeForConditionalGeneration(TimeMixin, InternVLForConditionalGeneratio
         )
 
 
-def _check_count(mask: Tensor, values: Tensor, token: str, what: str) -> None:
-    count = int(mask.sum())
-    if count != len(values):
-        raise ValueError(
-            f"input_ids has {count} {token} tokens, but there are {len(values)} {what}"
-        )
+_CLASSES: list[type[DisTimeForConditionalGeneration]] = []
+
+
+def register(cls: type[DisTimeForConditionalGeneration]) -> type[DisTimeForConditionalGeneration]:
+    """Make a backbone's class known to `DisTimeForConditionalGeneration` and to transformers.
+
+    Its `config_class` has a `model_type` of its own, by which saved folders are told apart.
+    """
+    _CLASSES.append(cls)
+    AutoConfig.register(cls.config_class.model_type, cls.config_class)
+    AutoModelForImageTextToText.register(cls.config_class, cls)
+    return cls
+
+
+def registered() -> Sequence[type[DisTimeForConditionalGeneration]]:
+    """The classes of all backbones."""
+    return tuple(_CLASSES)
+
+
+def class_of(path: Path) -> type[DisTimeForConditionalGeneration]:
+    """Return the class of the backbone whose checkpoint a folder holds.
+
+    Raises:
+        CheckpointError: it has no config.json, or one that no backbone reads.
+    """
+    config = read_json(path / "config.json")
+    for cls in _CLASSES:
+        if config.get("model_type") == cls.config_class.model_type or cls.reads(config):
+            return cls
+    raise CheckpointError(
+        f"{path / 'config.json'}: model_type {config.get('model_type')!r} belongs to no backbone "
+        f"of DisTime; there are {', '.join(cls.__name__ for cls in _CLASSES)}"
+    )
+
+
+def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+    """Raise for keywords that transformers does not hand around; it would swallow them."""
+    if unknown := sorted(kwargs.keys() - TransformersKwargs.__optional_keys__):
+        known = TimeMixin.forward.__annotations__
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise TypeError(f"forward() got an unexpected keyword argument {unknown[0]!r}{hint}")
 
 
 def _warn_of_rounding(path: Path, dtypes: dict[str, torch.dtype], loaded: torch.dtype) -> None:
@@ -622,9 +587,3 @@ def _warn_of_rounding(path: Path, dtypes: dict[str, torch.dtype], loaded: torch.
             "others, such as %s; dtype=torch.float32 keeps their bits",
             path, len(rounded), len(dtypes), dtypes[rounded[0]], loaded, rounded[0],
         )  # fmt: skip
-
-
-def _replace(embeds: Tensor, mask: Tensor, rows: Tensor, token: str) -> Tensor:
-    """Put `rows` `(n, C)` where `mask` `(B, T)` is set, in order."""
-    _check_count(mask, rows, token, "embeddings for them")
-    return embeds.masked_scatter(mask.unsqueeze(-1), rows.to(embeds.dtype))

@@ -44,6 +44,20 @@ def groups_from_positions(
     return ids, ids
 
 
+def attention_mask_of(config: PreTrainedConfig, visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which tokens are seen, `(B, 1, T, S)` bool, in the form that the attention adds or selects.
+
+    Args:
+        config: the language model's configuration; names the attention, "sdpa" or "eager".
+        visible: true where a query may see a key.
+        dtype: of the hidden states.
+    """
+    if config._attn_implementation == "sdpa":
+        return visible
+    lowest = torch.finfo(dtype).min
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, lowest)
+
+
 def packed_attention_mask(
     config: PreTrainedConfig, inputs_embeds: Tensor, group_ids: Tensor, sample_ids: Tensor
 ) -> Tensor | None:
@@ -79,10 +93,7 @@ def packed_attention_mask(
         same_sample = sample_ids.unsqueeze(-1) == sample_ids.unsqueeze(-2)
         shared = (sample_ids == SHARED).unsqueeze(-2)
         visible = (same_group & (shared | same_sample)).tril().unsqueeze(1)
-        if config._attn_implementation == "sdpa":
-            return visible
-        lowest = torch.finfo(inputs_embeds.dtype).min
-        return torch.zeros_like(visible, dtype=inputs_embeds.dtype).masked_fill(~visible, lowest)
+        return attention_mask_of(config, visible, inputs_embeds.dtype)
 
     def is_visible(batch, head, query, key):
         same_group = group_ids[batch, query] == group_ids[batch, key]

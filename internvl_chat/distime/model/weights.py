@@ -10,12 +10,14 @@ import functools
 import json
 import pickle
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedConfig
 
 from distime.errors import DisTimeError
 from distime.files import not_downloaded
@@ -23,6 +25,25 @@ from distime.files import not_downloaded
 
 class CheckpointError(DisTimeError):
     """A checkpoint cannot be read as what it says it is; the message names file and tensors."""
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint of others, translated.
+
+    Attributes:
+        config: our configuration.
+        tensors: state dict in our names.
+        dtype: of the weights in the file.
+        fresh: names that the checkpoint rightly lacks and that are initialised anew.
+        generation_config: stop and pad token.
+    """
+
+    config: PreTrainedConfig
+    tensors: dict[str, Tensor]
+    dtype: torch.dtype
+    fresh: list[str] = field(default_factory=list)
+    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
 
 
 def read_json(path: Path) -> dict[str, Any]:

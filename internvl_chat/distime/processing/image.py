@@ -1,53 +1,60 @@
-"""From pictures to the model's pixel tensors, bit for bit as published.
-
-A picture is resized to a square by PIL's bicubic filter (nothing cropped, the aspect ratio given
-up), divided by 255 and normalised with ImageNet statistics. Frames of a video are one square each;
-a still image may be cut into tiles of about its own aspect ratio (`tile_image`).
-"""
+"""Reading pictures from files, and changing them as training asks; pixels are the backbone's."""
 
 from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterable, Sequence
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from distime.errors import DisTimeError
+from distime.backbones.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageError,
+    as_rgb,
+    frames_to_pixels,
+    tile_grid,
+    tile_image,
+    to_image,
+)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class ImageError(DisTimeError):
-    """A picture cannot be used; the message names the file and says the mend."""
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "ImageError",
+    "as_rgb",
+    "frames_to_pixels",
+    "image_size",
+    "jpeg_augment",
+    "load_image",
+    "tile_grid",
+    "tile_image",
+    "to_image",
+]
 
 
 def load_image(path: str | Path) -> Image.Image:
     """Read a picture as RGB. Its EXIF orientation is not applied, as in the published code.
 
-    Raises ImageError for a path that is missing, no file, empty or no readable picture.
+    Raises ImageError for a path that is missing, no file, empty or no readable picture, and for a
+    picture that is not whole.
     """
     path = Path(path)
-    if not path.exists():
-        raise ImageError(f"{path}: no such image; check the path and the root folder")
-    if not path.is_file():
-        raise ImageError(f"{path}: not a file; give the path of one image")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: the file is empty; download or export it again")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}; shrink the image first") from error
-    # PIL's decoders let all of these escape on damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    with _opened(path) as image:
+        try:
+            rgb = as_rgb(image)
+        except _UNREADABLE as error:
+            raise _unreadable(path, error) from error
+        is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and not _ends_as_jpeg(path):
         raise ImageError(
-            f"{path}: cannot be read as an image ({error}); download or export it again"
-        ) from error
+            f"{path}: the picture breaks off before its end; download or export it again"
+        )
+    return rgb
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -55,48 +62,60 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
     Raises ImageError when it is no readable picture.
     """
+    with _opened(Path(path)) as image:
+        return image.size
+
+
+# All that PIL's decoders let escape on damaged files.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    struct.error,
+    zlib.error,
+    OverflowError,
+    TypeError,
+    KeyError,
+    IndexError,
+)
+
+
+def _opened(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read as an image ({error}); check the path or export it again"
-        ) from error
+        if not path.exists():
+            raise ImageError(f"{path}: no such image; check the path and the root folder")
+        if not path.is_file():
+            raise ImageError(f"{path}: not a file; give the path of one image")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty; download or export it again")
+        return Image.open(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
-def to_image(frame: np.ndarray | Image.Image) -> Image.Image:
-    """Return a frame (uint8 RGB array (H, W, 3), or a picture) as an RGB picture."""
-    if isinstance(frame, Image.Image):
-        return frame if frame.mode == "RGB" else frame.convert("RGB")
-    frame = np.asarray(frame)
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ImageError(
-            f"a frame has shape {frame.shape} and type {frame.dtype}; give uint8 RGB (H, W, 3)"
-        )
-    return Image.fromarray(np.ascontiguousarray(frame))
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    if isinstance(error, ImageError):
+        return error if str(path) in str(error) else ImageError(f"{path}: {error}")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError(f"{path}: {error}; shrink the image first")
+    if isinstance(error, PermissionError):
+        return ImageError(f"{path}: {error.strerror}; change its or its folder's permissions")
+    if "TEXT_CHUNK" in str(error) or "text chunk" in str(error):
+        return ImageError(f"{path}: {error}; save it again without the text beside the picture")
+    return ImageError(f"{path}: cannot be read as an image ({error}); download or export it again")
 
 
-def frames_to_pixels(
-    frames: np.ndarray | Iterable[np.ndarray | Image.Image],
-    image_size: int,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-) -> torch.Tensor:
-    """Return n frames or pictures as a float32 tensor ``(n, 3, image_size, image_size)``.
+def _ends_as_jpeg(path: Path) -> bool:
+    """Whether the last scan of a JPEG is followed by the marker of the end.
 
-    `frames` is uint8 RGB ``(n, H, W, 3)`` or an iterable of such frames or pictures, of any sizes.
-    `mean` and `std` are of the red, green and blue channel on the scale 0 to 1.
+    What comes of a broken download may be filled with zeros, and PIL then shows grey in silence.
+    Neither marker occurs inside the data of a scan.
     """
-    size = (image_size, image_size)
-    squares = [
-        np.asarray(to_image(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames
-    ]
-    if not squares:
-        return torch.empty(0, 3, image_size, image_size)
-    pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
-    pixels = pixels.to(torch.float32).div_(255)
-    pixels.sub_(torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-    return pixels.div_(torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+    data = path.read_bytes()
+    return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
 
 
 def jpeg_augment(
@@ -110,58 +129,3 @@ def jpeg_augment(
     buffer.seek(0)
     with Image.open(buffer) as image:
         return image.convert("RGB")
-
-
-def tile_grid(
-    width: int, height: int, image_size: int, min_num: int = 1, max_num: int = 12
-) -> tuple[int, int]:
-    """Return (columns, rows) of the grid of `min_num` to `max_num` tiles nearest in aspect ratio.
-
-    Of grids equally near, a larger one is taken when the picture has more than half its pixels.
-    """
-    if not 1 <= min_num <= max_num:
-        raise ValueError(f"min_num {min_num} and max_num {max_num} must be 1 <= min <= max")
-    # A set, as published: its order decides between grids of equal area and equal nearness.
-    grids = {
-        (columns, rows)
-        for number in range(min_num, max_num + 1)
-        for columns in range(1, number + 1)
-        for rows in range(1, number + 1)
-        if min_num <= columns * rows <= max_num
-    }
-    best, nearest = (1, 1), float("inf")
-    for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
-        difference = abs(width / height - columns / rows)
-        if difference < nearest:
-            best, nearest = (columns, rows), difference
-        elif difference == nearest and width * height > 0.5 * image_size**2 * columns * rows:
-            best = (columns, rows)
-    return best
-
-
-def tile_image(
-    image: Image.Image | np.ndarray,
-    image_size: int,
-    *,
-    min_num: int = 1,
-    max_num: int = 12,
-    use_thumbnail: bool = True,
-) -> list[Image.Image]:
-    """Cut a picture into square tiles of `image_size`, row by row, as InternVL does.
-
-    The picture is first stretched onto the grid of `tile_grid`. With `use_thumbnail` and more than
-    one tile, the whole picture as one square comes last.
-    """
-    image = to_image(image)
-    columns, rows = tile_grid(*image.size, image_size, min_num, max_num)
-    # PIL's default filter for RGB, spelled out because the published code leaves it unsaid.
-    bicubic = Image.Resampling.BICUBIC
-    stretched = image.resize((columns * image_size, rows * image_size), bicubic)
-    tiles = [
-        stretched.crop((x, y, x + image_size, y + image_size))
-        for y in range(0, rows * image_size, image_size)
-        for x in range(0, columns * image_size, image_size)
-    ]
-    if use_thumbnail and len(tiles) > 1:
-        tiles.append(image.resize((image_size, image_size), bicubic))
-    return tiles

@@ -17,86 +17,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 
-from distime.errors import DisTimeError
+from distime.backbones import BACKBONES, backbone_of
+from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError
+from distime.backbones.internvl import ProcessorSettings
 from distime.model.hub import local_folder, why_no_checkpoint
-from distime.model.tokens import FRAME_TIME_REF, IM_END, IMG_CONTEXT, TIME_STAMP
+from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
 from distime.model.weights import read_json
-from distime.processing.image import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    frames_to_pixels,
-    image_size,
-    tile_grid,
-)
-from distime.processing.prompt import (
-    INTERNVL2_5_SYSTEM,
-    ChatTemplate,
-    Media,
-    common_prefix,
-    encode_prompt,
-    media_length,
-)
-from distime.processing.sampling import VideoSample, sample_video
+from distime.processing.image import image_size
+from distime.processing.prompt import Media, common_prefix, encode_prompt, media_length
+from distime.processing.sampling import VideoSample, check_rule, sample_video
 from distime.processing.tokenizer import (
     TokenIds,
     add_special_tokens,
     check_vocabulary,
     load_tokenizer,
 )
+from distime.processing.video import open_video
+
+__all__ = ["DisTimeProcessor", "PrefixInputs", "ProcessorError", "ProcessorSettings", "Video"]
 
 FILE_NAME = "processor_config.json"
 Video = str | os.PathLike | VideoSample
-
-
-class ProcessorError(DisTimeError):
-    """The processor cannot be made or does not fit its model; the message says the mend."""
-
-
-@dataclass(frozen=True)
-class ProcessorSettings:
-    """Everything that decides what the model is shown.
-
-    Attributes:
-        image_size: side in pixels of the square that a frame or tile is resized to.
-        patch_size: side in pixels of a patch of the vision tower.
-        downsample_ratio: factor by which pixel shuffle shrinks the grid of patches.
-        image_mean: of red, green and blue, on the scale 0 to 1.
-        image_std: likewise.
-        num_frames: frames of a video, unless a call says otherwise.
-        system_message: the system turn; None for no such turn.
-        max_tiles: tiles that a still image may be cut into.
-        use_thumbnail: add the whole image as one more tile when it was cut.
-    """
-
-    image_size: int = 448
-    patch_size: int = 14
-    downsample_ratio: float = 0.5
-    image_mean: tuple[float, ...] = IMAGENET_MEAN
-    image_std: tuple[float, ...] = IMAGENET_STD
-    num_frames: int = 16
-    system_message: str | None = INTERNVL2_5_SYSTEM
-    max_tiles: int = 6
-    use_thumbnail: bool = True
-
-    def __post_init__(self):
-        step = self.patch_size / self.downsample_ratio
-        if self.image_size % step:
-            raise ProcessorError(
-                f"image_size {self.image_size} is not a multiple of {step:g}, patch_size / "
-                "downsample_ratio: choose one that is"
-            )
-        if self.num_frames < 1 or self.max_tiles < 1:
-            raise ProcessorError(
-                f"num_frames and max_tiles must be at least 1, got {self.num_frames} and "
-                f"{self.max_tiles}"
-            )
-
-    @property
-    def tokens_per_image(self) -> int:
-        """`<IMG_CONTEXT>` tokens of one frame or tile."""
-        return round(self.image_size / self.patch_size * self.downsample_ratio) ** 2
 
 
 @dataclass
@@ -118,29 +61,34 @@ class DisTimeProcessor:
     """Turns videos and questions into model inputs, and model outputs into answers.
 
     Args:
-        tokenizer: with all tokens of `distime.model.tokens.SPECIAL_TOKENS`.
-        settings: how videos and text are shown to the model.
+        tokenizer: with all tokens that the backbone's `ChatTemplate.added_tokens` names.
+        settings: how videos and text are shown to the model; by their type they say which backbone
+            it is for.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, settings: ProcessorSettings | None = None
-    ):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: CommonSettings | None = None):
         self.tokenizer = tokenizer
         self.settings = settings or ProcessorSettings()
-        self.template = ChatTemplate(self.settings.system_message)
-        self.token_ids = TokenIds.of(tokenizer)
+        try:
+            check_rule(self.settings.sampling)
+        except ValueError as error:
+            raise ProcessorError(f"sampling: {error}") from None
+        self.backbone = _backbone_for(self.settings)
+        self.template = self.backbone.template_class(self.settings.system_message)
+        self.token_ids = TokenIds.of(tokenizer, self.template)
 
     # ------------------------------------------------------------------ loading and saving
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike, *, revision: str | None = None
+        cls, path: str | os.PathLike, *, revision: str | None = None, **_: Any
     ) -> DisTimeProcessor:
-        """Load from our own layout or from a checkpoint in the published one.
+        """Load what was saved beside a model, or make what a checkpoint of others needs.
 
         Args:
             path: folder, or a name on the hub: see `distime.model.hub.local_folder`.
             revision: branch, tag or commit on the hub.
+            **_: what transformers' `AutoProcessor` hands to every processor.
 
         Raises:
             HubError: there is neither such a folder nor such a name on the hub.
@@ -149,48 +97,37 @@ class DisTimeProcessor:
             TokenizerError: its tokenizer cannot be read, or has tokens beyond the embedding.
         """
         folder = local_folder(path, revision)
-        own, published = folder / FILE_NAME, folder / "config.json"
-        if not own.is_file() and not published.is_file():
+        own, described = folder / FILE_NAME, folder / "config.json"
+        if not own.is_file() and not described.is_file():
             raise ProcessorError(
                 f"{folder}: has neither {FILE_NAME} nor config.json; it {why_no_checkpoint(folder)}"
             )
         tokenizer = load_tokenizer(folder)
-        config = read_json(published) if published.is_file() else {}
+        config = read_json(described) if described.is_file() else {}
         text = config.get("text_config") or config.get("llm_config") or {}
         if "vocab_size" in text:
             check_vocabulary(tokenizer, text["vocab_size"])
         if own.is_file():
             values = read_json(own)
-            known = {field.name for field in fields(ProcessorSettings)}
-            # Earlier versions also saved which decoder read files; there is one by now.
-            if unknown := sorted(values.keys() - known - {"processor_class", "video_backend"}):
-                raise ProcessorError(f"{own}: unknown settings {', '.join(unknown)}")
-            lists = ("image_mean", "image_std")
-            values |= {key: tuple(values[key]) for key in lists if key in values}
-            return cls(
-                tokenizer, ProcessorSettings(**{k: v for k, v in values.items() if k in known})
+            # Other processors of transformers have files of that name, too.
+            if values.pop("processor_class", cls.__name__) == cls.__name__:
+                return cls(tokenizer, _read_settings(own, values))
+        backbone = backbone_of(config)
+        if backbone is None:
+            raise ProcessorError(
+                f"{described}: model_type {config.get('model_type')!r} belongs to no backbone of "
+                f"DisTime; there are {', '.join(BACKBONES)}"
             )
-        if "vision_config" not in config:
-            raise ProcessorError(f"{published}: no vision_config; is it an InternVL checkpoint?")
-        add_special_tokens(tokenizer)
-        vision = config["vision_config"]
-        return cls(
-            tokenizer,
-            ProcessorSettings(
-                image_size=config.get("force_image_size") or vision["image_size"],
-                patch_size=vision["patch_size"],
-                downsample_ratio=config.get("downsample_ratio", 0.5),
-                max_tiles=config.get("max_dynamic_patch", 6),
-                use_thumbnail=config.get("use_thumbnail", True),
-            ),
-        )
+        add_special_tokens(tokenizer, backbone.template_class.added_tokens)
+        return cls(tokenizer, backbone.read_settings(folder, config))
 
     def save_pretrained(self, path: str | os.PathLike) -> None:
         """Write tokenizer and settings into a folder."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
-        values = {"processor_class": type(self).__name__} | asdict(self.settings)
+        values = {"processor_class": DisTimeProcessor.__name__, "backbone": self.backbone.name}
+        values |= asdict(self.settings)
         text = json.dumps(values, indent=2, ensure_ascii=False)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -202,22 +139,24 @@ class DisTimeProcessor:
             TokenizerError: the tokenizer has ids beyond the model's embedding.
         """
         check_vocabulary(self.tokenizer, config.get_text_config().vocab_size)
-        ours = {
-            TIME_STAMP: self.token_ids.time_stamp,
-            FRAME_TIME_REF: self.token_ids.frame_time_ref,
-            IMG_CONTEXT: self.token_ids.img_context,
-            "tokens per image": self.settings.tokens_per_image,
+        tokens = {
+            TIME_STAMP: (self.token_ids.time_stamp, config.time_token_id),
+            FRAME_TIME_REF: (self.token_ids.frame_time_ref, config.frame_time_token_id),
         }
-        theirs = {
-            TIME_STAMP: config.time_token_id,
-            FRAME_TIME_REF: config.frame_time_token_id,
-            IMG_CONTEXT: config.image_token_id,
-            "tokens per image": config.image_seq_length,
-        }
-        if differences := [key for key in ours if ours[key] != theirs[key]]:
+        if not isinstance(config, self.backbone.model_class.config_class):
+            raise ProcessorError(
+                f"the processor does not belong to this model: it is for {self.backbone.name}, the "
+                f"model's configuration is a {type(config).__name__}"
+            )
+        differences = {name: pair for name, pair in tokens.items() if pair[0] != pair[1]}
+        differences |= self.backbone.misfits(self.settings, self.token_ids.placeholders, config)
+        if differences:
             raise ProcessorError(
                 "the processor does not belong to this model: "
-                + "; ".join(f"{k} is {ours[k]} here, {theirs[k]} there" for k in differences)
+                + "; ".join(
+                    f"{k} is {ours} here, {theirs} there"
+                    for k, (ours, theirs) in differences.items()
+                )
             )
 
     # ------------------------------------------------------------------ videos and questions
@@ -227,18 +166,21 @@ class DisTimeProcessor:
         video: Video,
         num_frames: int | None = None,
         *,
-        rule: str = "eval",
+        rule: str | None = None,
         bound: tuple[float, float] | None = None,
         rng: random.Random | None = None,
+        gif_fps: float | None = None,
     ) -> VideoSample:
         """Decode and sample a video file; a `VideoSample` is passed through.
 
         Args:
             video: path of a video, gif or folder of frames, or frames already sampled.
             num_frames: how many, by default as the settings say.
-            rule: which sampling rule, see `distime.processing.sampling`.
+            rule: which sampling rule, see `distime.processing.sampling`; by default as the settings
+                say.
             bound: part of the video to look at, (start, end) in seconds.
-            rng: for the training rule.
+            rng: for the rules that choose at random.
+            gif_fps: see `distime.processing.video.open_video`.
 
         Raises:
             VideoError: the file cannot be read; the message names it.
@@ -248,46 +190,57 @@ class DisTimeProcessor:
         return sample_video(
             video,
             num_frames or self.settings.num_frames,
-            rule=rule,
+            rule=rule or self.settings.sampling,
             bound=bound,
             rng=rng,
+            gif_fps=gif_fps,
         )
 
-    def pixels(self, frames) -> Tensor:
-        """Frames or pictures of any size -> float32 `(n, 3, image_size, image_size)`."""
-        settings = self.settings
-        return frames_to_pixels(
-            frames, settings.image_size, settings.image_mean, settings.image_std
-        )
+    def pixels(self, frames: Pictures) -> Tensor:
+        """Frames or pictures of any size -> `pixel_values`, float32."""
+        return self.backbone.video(frames, self.settings)["pixel_values"]
 
     def video_media(self, sample: VideoSample) -> Media:
         """What the prompt needs to know of a video."""
-        return Media(self.settings.tokens_per_image, num_frames=len(sample.times))
+        height, width = sample.frames[0].shape[:2]
+        return self.backbone.video_media(len(sample.times), (width, height), self.settings)
+
+    def expected_media(self, video: str | os.PathLike, num_frames: int) -> Media:
+        """What the prompt will need to know of a video file that is not decoded here.
+
+        Args:
+            video: path of a video, gif or folder of frames; opened only where the number of
+                tokens depends on the size of its frames.
+            num_frames: that it will be shown with.
+
+        Raises:
+            VideoError: the file is opened and cannot be read.
+        """
+        size = _frame_size(video) if self.backbone.frames_have_sizes else None
+        return self.backbone.video_media(num_frames, size, self.settings)
 
     def image_media(self, paths: Sequence[str | os.PathLike], tiled: bool = True) -> Media:
         """What the prompt needs to know of still images; only their sizes are read.
 
         Args:
             paths: image files.
-            tiled: they are cut into tiles, as the settings say.
+            tiled: they are shown in more detail than frames, as the settings say.
 
         Raises:
             ImageError: one cannot be read.
         """
-        options = self.settings
-        tiles = []
-        for path in paths:
-            limit = options.max_tiles if tiled else 1
-            columns, rows = tile_grid(*image_size(path), options.image_size, max_num=limit)
-            count = columns * rows
-            tiles.append(count + (options.use_thumbnail and count > 1))
-        return Media(options.tokens_per_image if tiles else 0, image_tiles=tuple(tiles))
+        return self.backbone.image_media(list(map(image_size, paths)), self.settings, tiled)
 
     def frame_times(self, sample: VideoSample) -> Tensor:
-        """Normalised times `(n,)` of the frames, float32."""
+        """Normalised times `(n,)`, float32, one for every slot of the video."""
         # Divided in double precision: the quotient is then the nearest float32.
-        times = torch.tensor(sample.times, dtype=torch.float64)
+        times = torch.tensor(self.backbone.slot_times(sample.times), dtype=torch.float64)
         return (times / sample.duration).to(torch.float32)
+
+    def positions(self, input_ids: Sequence[int], grid: Tensor | None = None) -> Tensor | None:
+        """Positions `(D, T)` of one sequence, see `distime.backbones.base.Backbone.positions`."""
+        ids = self.token_ids.placeholders
+        return self.backbone.positions(input_ids, ids, grid, self.settings)
 
     def __call__(
         self,
@@ -309,8 +262,9 @@ class DisTimeProcessor:
             bound: part of the videos to look at, (start, end) in seconds.
 
         Returns:
-            `input_ids` and `attention_mask` `(B, T)` left-padded, `pixel_values` `(F, 3, S, S)`,
-            `frame_times` `(F,)` normalised, `durations` `(B,)` in seconds (float64).
+            `input_ids` and `attention_mask` `(B, T)` left-padded, the tensors of the videos
+            (`pixel_values` `(F, 3, S, S)` where frames have one size), `frame_times` `(R,)`
+            normalised, `durations` `(B,)` in seconds (float64).
 
         Raises:
             VideoError: a file cannot be read; the message names it.
@@ -325,15 +279,13 @@ class DisTimeProcessor:
             )
         samples = [self.load_video(video, num_frames, bound=bound) for video in videos]
         ids = [
-            encode_prompt(
-                self.tokenizer, self.template, question, self.video_media(sample), join=join
-            )
+            self.prompt_ids(sample, question, join)
             for sample, question in zip(samples, questions, strict=True)
         ]
         return BatchFeature(
             self.pad_left(ids)
+            | join_tensors([self.backbone.video(one.frames, self.settings) for one in samples])
             | {
-                "pixel_values": torch.cat([self.pixels(sample.frames) for sample in samples]),
                 "frame_times": torch.cat([self.frame_times(sample) for sample in samples]),
                 "durations": torch.tensor([s.duration for s in samples], dtype=torch.float64),
             }
@@ -362,14 +314,31 @@ class DisTimeProcessor:
             history: earlier (question, answer) pairs, which every question continues.
         """
         sample = self.load_video(video, num_frames, bound=bound)
-        media = self.video_media(sample)
-        prompts = [
-            encode_prompt(
-                self.tokenizer, self.template, question, media, history=history, join=join
-            )
-            for question in questions
-        ]
+        prompts = [self.prompt_ids(sample, question, join, history) for question in questions]
         return self.split_prompts(sample, prompts)
+
+    def prompt_ids(
+        self,
+        sample: VideoSample,
+        question: str,
+        join: str = "",
+        history: Sequence[tuple[str, str]] = (),
+    ) -> list[int]:
+        """Return the ids of a question about a video, with those of the frames before it.
+
+        Args:
+            sample: the video.
+            question: what the user asks.
+            join: see `__call__`.
+            history: earlier (question, answer) pairs, which the question continues.
+
+        Raises:
+            PromptError: the text contains tokens of frames or images.
+        """
+        media = self.video_media(sample)
+        return encode_prompt(
+            self.tokenizer, self.template, question, media, history=history, join=join
+        )
 
     def split_prompts(self, sample: VideoSample, prompts: Sequence[Sequence[int]]) -> PrefixInputs:
         """Prompts about one video -> what they share, with the video, and a suffix for each.
@@ -381,11 +350,11 @@ class DisTimeProcessor:
         Raises:
             PromptError: they differ before the last frame.
         """
-        length = common_prefix(prompts, media_length(self.tokenizer, prompts[0]))
+        length = common_prefix(prompts, media_length(self.tokenizer, prompts[0], self.template))
         prefix = {
             "input_ids": torch.tensor([prompts[0][:length]]),
-            "pixel_values": self.pixels(sample.frames),
             "frame_times": self.frame_times(sample),
+            **self.backbone.video(sample.frames, self.settings),
         }
         suffixes = self.pad_left([prompt[length:] for prompt in prompts])
         return PrefixInputs(BatchFeature(prefix), BatchFeature(suffixes), sample.duration)
@@ -409,6 +378,41 @@ class DisTimeProcessor:
         return text.split(IM_END)[0].strip()
 
 
+def join_tensors(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Dictionaries of tensors with the same names -> one, each name's tensors behind each other."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def _backbone_for(settings: CommonSettings) -> Backbone:
+    """The backbone whose settings these are."""
+    return next(one for one in BACKBONES.values() if one.settings_class is type(settings))
+
+
+def _read_settings(file: Path, values: dict[str, Any]) -> CommonSettings:
+    """Settings from what `save_pretrained` wrote; before there were backbones, it was InternVL."""
+    # Earlier versions also saved which decoder read files; there is one by now.
+    values.pop("video_backend", None)
+    name = values.pop("backbone", _backbone_for(ProcessorSettings()).name)
+    if name not in BACKBONES:
+        raise ProcessorError(f"{file}: unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
+    kind = BACKBONES[name].settings_class
+    if unknown := sorted(values.keys() - {field.name for field in fields(kind)}):
+        raise ProcessorError(f"{file}: unknown settings {', '.join(unknown)}")
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return kind(**values | lists)
+
+
+def _frame_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of a video's first frame, as it is shown."""
+    with open_video(path) as video:
+        height, width = video.frames([0])[0].shape[:2]
+    return width, height
+
+
 def to_seconds(times: Tensor, duration: float) -> list[tuple[float, float]]:
     """Normalised intervals `(n, 2)` -> (start, end) in seconds, neither rounded nor ordered."""
     return [(start * duration, end * duration) for start, end in times.double().tolist()]
+
+
+for _backbone in BACKBONES.values():
+    AutoProcessor.register(_backbone.model_class.config_class, DisTimeProcessor)

@@ -1,7 +1,8 @@
-"""The exact text and token ids that the model reads: chat template and media blocks.
+"""The exact text and token ids that the model reads: turns, and the media in their place.
 
-Everything that published weights were trained on is spelled out here and nowhere else; what they
-are asked is in `distime.processing.questions`. A user turn with a video of three frames::
+Everything that published weights were trained on is spelled out here and in
+`distime.backbones.template`; what they are asked is in `distime.processing.questions`. A user turn
+of InternVL with a video of three frames::
 
     <FRAME_TIME_REF>: <img><IMG_CONTEXT>...<IMG_CONTEXT></img>
     <FRAME_TIME_REF>: <img><IMG_CONTEXT>...<IMG_CONTEXT></img>
@@ -21,32 +22,33 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from distime.errors import DisTimeError
-from distime.model.tokens import (
-    FRAME_TIME_REF,
-    IM_END,
-    IM_START,
-    IMG_CONTEXT,
-    IMG_END,
-    IMG_START,
+from distime.backbones.template import (
+    IMAGE_TAG,
+    INTERNVL2_5_SYSTEM,
+    NO_MEDIA,
+    ROLES,
+    VIDEO_TAG,
+    ChatTemplate,
+    Media,
+    PromptError,
+    image_block,
+    video_block,
 )
+from distime.model.tokens import FRAME_TIME_REF
 from distime.processing.tokenizer import TokenIds, encode, start_ids
 
-IGNORE_INDEX = -100
-VIDEO_TAG, IMAGE_TAG = "<video>", "<image>"
-ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
-"""Who speaks: the name in annotation files -> the name in the prompt."""
+__all__ = [
+    "INTERNVL2_5_SYSTEM",
+    "ChatTemplate",
+    "Media",
+    "PromptError",
+    "image_block",
+    "video_block",
+]
 
-INTERNVL2_5_SYSTEM = (
-    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的"
-    "多模态大语言模型。"
-)
+IGNORE_INDEX = -100
 
 # ------------------------------------------------------------------------- turns and media
-
-
-class PromptError(DisTimeError):
-    """A conversation cannot become a sequence; the message says why and what to change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,105 +62,6 @@ class Turn:
     def of(cls, turn: Turn | Mapping[str, str]) -> Turn:
         """Accept a turn as it stands in annotation files: ``{"from": ..., "value": ...}``."""
         return turn if isinstance(turn, Turn) else cls(turn["from"], turn["value"])
-
-
-@dataclasses.dataclass(frozen=True)
-class ChatTemplate:
-    """How turns are written. The default is InternVL2.5's template, as published weights know it.
-
-    Attributes:
-        system_message: the text of the system turn, None for no system turn. A conversation's
-            own first "system" turn replaces it.
-    """
-
-    system_message: str | None = INTERNVL2_5_SYSTEM
-
-    def header(self, speaker: str) -> str:
-        """Return what opens a turn."""
-        return f"{IM_START}{ROLES[speaker]}\n"
-
-    def turn(self, speaker: str, text: str) -> str:
-        """Return a whole turn with its header, end token and final newline."""
-        return f"{self.header(speaker)}{text}{IM_END}\n"
-
-    def prompt(self, question: str, history: Sequence[tuple[str, str]] = ()) -> str:
-        """Return the text that the model continues with its answer.
-
-        Args:
-            question: the user's text, media blocks included.
-            history: earlier (question, answer) pairs.
-        """
-        text = "" if self.system_message is None else self.turn("system", self.system_message)
-        for asked, answered in history:
-            text += self.turn("human", asked) + self.turn("gpt", answered)
-        return text + self.turn("human", question) + self.header("gpt")
-
-
-@dataclasses.dataclass(frozen=True)
-class Media:
-    """What a conversation looks at: the frames of a video, or images, or nothing.
-
-    Attributes:
-        tokens_per_image: ``<IMG_CONTEXT>`` tokens of one frame or one image tile.
-        num_frames: frames of the video, 0 where there is none.
-        image_tiles: tiles of each image, in order.
-    """
-
-    tokens_per_image: int = 0
-    num_frames: int = 0
-    image_tiles: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        if self.num_frames and self.image_tiles:
-            raise PromptError("an item has a video or images, not both")
-
-    @property
-    def num_image_tokens(self) -> int:
-        """``<IMG_CONTEXT>`` tokens of everything together."""
-        return self.tokens_per_image * (self.num_frames + sum(self.image_tiles))
-
-    def place(self, text: str, join: str = "\n") -> str:
-        """Return the first human turn with its ``<video>`` or ``<image>`` tags filled in.
-
-        A tag is replaced where it stands; what follows it is left as written. Without a tag the
-        video (or the only image) comes first, then ``join``, then the text.
-
-        Raises:
-            PromptError: the tags do not match the media.
-        """
-        videos, images = text.count(VIDEO_TAG), text.count(IMAGE_TAG)
-        if self.num_frames:
-            if images or videos > 1:
-                raise PromptError(
-                    f"an item with a video takes one {VIDEO_TAG} tag and no {IMAGE_TAG}, "
-                    f"found {videos} and {images}: keep one {VIDEO_TAG} in the first turn"
-                )
-            block = video_block(self.num_frames, self.tokens_per_image)
-            return text.replace(VIDEO_TAG, block) if videos else block + join + text
-        if videos:
-            raise PromptError(f"{VIDEO_TAG} in an item without a video: remove the tag")
-        blocks = [image_block(tiles * self.tokens_per_image) for tiles in self.image_tiles]
-        if not images and len(blocks) == 1:
-            return blocks[0] + join + text
-        if images != len(blocks):
-            raise PromptError(
-                f"{images} {IMAGE_TAG} tags for {len(blocks)} images: write one tag per image"
-            )
-        first, *rest = text.split(IMAGE_TAG)
-        return first + "".join(block + piece for block, piece in zip(blocks, rest, strict=True))
-
-
-NO_MEDIA = Media()
-
-
-def image_block(num_tokens: int) -> str:
-    """Return the text that stands for one image of ``num_tokens`` visual tokens."""
-    return f"{IMG_START}{IMG_CONTEXT * num_tokens}{IMG_END}"
-
-
-def video_block(num_frames: int, tokens_per_image: int) -> str:
-    """Return the text that stands for a video: a time token and an image for each frame."""
-    return "\n".join([f"{FRAME_TIME_REF}: {image_block(tokens_per_image)}"] * num_frames)
 
 
 # ------------------------------------------------------------------------------- token ids
@@ -210,12 +113,12 @@ def encode_prompt(
         PromptError: media tags or tokens in the text do not match the media.
     """
     questions = [asked for asked, _ in history] + [question]
-    questions[0] = media.place(questions[0], join)
+    questions[0] = media.place(questions[0], join, template)
     _refuse_media_tags(questions[1:] + [answer for _, answer in history])
     history = [(asked, answer) for asked, (_, answer) in zip(questions, history, strict=False)]
     text = template.prompt(questions[-1], history)
-    ids = start_ids(tokenizer) + _encode_with_media(tokenizer, text, media)
-    _check_media_tokens(ids, TokenIds.of(tokenizer), media)
+    ids = start_ids(tokenizer) + _encode_with_media(tokenizer, text, media, template)
+    _check_media_tokens(ids, TokenIds.of(tokenizer, template), media, template)
     return ids
 
 
@@ -244,15 +147,16 @@ def encode_conversation(
         PromptError: unknown speakers, media tags or tokens that do not match the media, nothing
             supervised, or a cut that would reach the frames or the first supervised token.
     """
-    tokens = TokenIds.of(tokenizer)
+    tokens = TokenIds.of(tokenizer, template)
     header_length = len(_encode_once(tokenizer, template.header("gpt")))
     input_ids = start_ids(tokenizer)
     labels = [IGNORE_INDEX] * len(input_ids)
-    turns = place_media(conversations, media)
+    turns = place_media(conversations, media, template)
     if turns[0].speaker != "system" and template.system_message is not None:
         turns.insert(0, Turn("system", template.system_message))
     for turn in turns:
-        ids = _encode_with_media(tokenizer, template.turn(turn.speaker, turn.text), media)
+        text = template.turn(turn.speaker, turn.text)
+        ids = _encode_with_media(tokenizer, text, media, template)
         turn_labels = [IGNORE_INDEX] * len(ids)
         if turn.speaker == "gpt":
             # A tokenizer that drops white space has no newline at the end.
@@ -261,7 +165,7 @@ def encode_conversation(
         input_ids += ids
         labels += turn_labels
 
-    _check_media_tokens(input_ids, tokens, media)
+    _check_media_tokens(input_ids, tokens, media, template)
     num_cut = 0 if max_length is None else max(0, len(input_ids) - max_length)
     if num_cut:
         _check_cut(input_ids, labels, tokens, max_length)
@@ -276,19 +180,21 @@ def _encode_once(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ..
     return tuple(encode(tokenizer, text))
 
 
-def _encode_with_media(tokenizer: PreTrainedTokenizerBase, text: str, media: Media) -> list[int]:
+def _encode_with_media(
+    tokenizer: PreTrainedTokenizerBase, text: str, media: Media, template: ChatTemplate
+) -> list[int]:
     """Return the ids of a text, its video's block tokenised once for each number of frames.
 
     The block is nearly all of the text: thousands of tokens beside a question's dozens.
     """
-    block = video_block(media.num_frames, media.tokens_per_image)
+    block = template.video_block(media.num_frames, media.tokens_per_image)
     parts = text.split(block) if block else []
     if len(parts) != 2 or any(FRAME_TIME_REF in part for part in parts):
         return encode(tokenizer, text)
     # Text is cut at added tokens first, and the block begins and ends with one: one added token in
     # its place leaves the ids of what stands around it as they are.
     ids = encode(tokenizer, FRAME_TIME_REF.join(parts))
-    place = ids.index(TokenIds.of(tokenizer).frame_time_ref)
+    place = ids.index(TokenIds.of(tokenizer, template).frame_time_ref)
     return [*ids[:place], *_encode_once(tokenizer, block), *ids[place + 1 :]]
 
 
@@ -322,7 +228,7 @@ def encode_items(
     """
     if not items:
         raise PromptError("no items to share a prefix")
-    tokens = TokenIds.of(tokenizer)
+    tokens = TokenIds.of(tokenizer, template)
     encoded = []
     for index, item in enumerate(items):
         try:
@@ -331,6 +237,15 @@ def encode_items(
             )
         except PromptError as error:
             raise PromptError(f"item {index}: {error}") from None
+    return share_prefix(tokens, encoded)
+
+
+def share_prefix(tokens: TokenIds, encoded: Sequence[Encoded]) -> tuple[list[int], list[Encoded]]:
+    """Split whole sequences about the same media as `encode_items` does.
+
+    Raises:
+        PromptError: they differ before the end of the media.
+    """
     length = common_prefix(
         [one.input_ids[: _shareable(one, tokens) + 1] for one in encoded],
         _media_end(encoded[0].input_ids, tokens),
@@ -363,13 +278,19 @@ def common_prefix(sequences: Sequence[Sequence[int]], min_length: int = 0) -> in
     return length
 
 
-def media_length(tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int]) -> int:
+def media_length(
+    tokenizer: PreTrainedTokenizerBase,
+    input_ids: Sequence[int],
+    template: ChatTemplate = ChatTemplate(),  # noqa: B008 - it is frozen
+) -> int:
     """Return the length of the shortest prefix with every media token (0 without media)."""
-    return _media_end(input_ids, TokenIds.of(tokenizer))
+    return _media_end(input_ids, TokenIds.of(tokenizer, template))
 
 
 def place_media(
-    conversations: Sequence[Turn | Mapping[str, str]], media: Media = NO_MEDIA
+    conversations: Sequence[Turn | Mapping[str, str]],
+    media: Media = NO_MEDIA,
+    template: ChatTemplate = ChatTemplate(),  # noqa: B008 - it is frozen
 ) -> list[Turn]:
     """Return a conversation's turns with its media in the first human turn.
 
@@ -385,7 +306,7 @@ def place_media(
     if len(turns) == first or turns[first].speaker != "human":
         raise PromptError('the conversation must begin with a "human" turn (after "system")')
     _refuse_media_tags([turn.text for i, turn in enumerate(turns) if i != first])
-    turns[first] = Turn("human", media.place(turns[first].text))
+    turns[first] = Turn("human", media.place(turns[first].text, template=template))
     return turns
 
 
@@ -395,12 +316,15 @@ def _refuse_media_tags(texts: Sequence[str]) -> None:
             raise PromptError(f"{tag} outside the first human turn: move the tag there")
 
 
-def _check_media_tokens(ids: list[int], tokens: TokenIds, media: Media) -> None:
-    for name, token, expected in (
-        (IMG_CONTEXT, tokens.img_context, media.num_image_tokens),
-        (FRAME_TIME_REF, tokens.frame_time_ref, media.num_frames),
+def _check_media_tokens(
+    ids: list[int], tokens: TokenIds, media: Media, template: ChatTemplate
+) -> None:
+    for names, wanted, expected in (
+        (template.placeholders, tokens.placeholders, media.num_image_tokens),
+        ((FRAME_TIME_REF,), (tokens.frame_time_ref,), media.num_frames),
     ):
-        if (found := ids.count(token)) != expected:
+        if (found := sum(map(ids.count, wanted))) != expected:
+            name = " and ".join(names)
             raise PromptError(
                 f"{found} {name} tokens where the media have {expected}: the text itself must not "
                 f"contain {name}"
@@ -422,7 +346,7 @@ def _check_cut(ids: list[int], labels: list[int], tokens: TokenIds, max_length: 
 
 
 def _media_end(ids: Sequence[int], tokens: TokenIds) -> int:
-    media = (tokens.img_context, tokens.frame_time_ref)
+    media = {*tokens.placeholders, tokens.frame_time_ref}
     return next((i + 1 for i in reversed(range(len(ids))) if ids[i] in media), 0)
 
 

@@ -1,13 +1,17 @@
 """Which frames of a video the model sees, and the times it is told for them.
 
-Three published rules pick ``num_frames`` indices from a video of ``total`` frames:
+Three published rules pick ``num_frames`` indices from a video of ``total`` frames by counting them:
 
 * ``eval``: about the centres of equal segments, optionally inside a bound of seconds;
 * ``train``: one random frame from each of ``num_frames`` segments;
 * ``longvideobench``: the midpoints of equal segments, repeated when the video is too short.
 
-The rules are pure functions on numbers. :func:`sample_video` opens a file, applies a rule and
-decodes the chosen frames in one call; :func:`sample_reader` does it for an open reader.
+Where the frame rate varies, frames counted evenly are not spread evenly over the time (a screen
+recording may have all its frames in its last seconds): ``by_time`` goes by seconds there, and is
+``eval`` (with a random generator: ``train``) everywhere else.
+
+A rule is a function under :func:`sampler`; :func:`sample_video` opens a file, applies one and
+decodes the chosen frames in one call, :func:`sample_reader` does it for an open reader.
 
 Frame times are rounded to 0.01 s, as the published weights saw them. A constant-rate video has the
 times ``index / fps`` and the duration ``total / fps``; any other has the times in its file.
@@ -15,17 +19,22 @@ times ``index / fps`` and the duration ``total / fps``; any other has the times 
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from distime.processing.video import VideoError, VideoReader, open_video
 
-RULES = ("eval", "train", "longvideobench")
+logger = logging.getLogger(__name__)
+
+Bound = tuple[float, float]
+"""(start, end) in seconds from the first frame."""
 
 
 class PublishedRandom(random.Random):
@@ -54,12 +63,36 @@ class VideoSample:
     `frames` is uint8 RGB ``(n, H, W, 3)``; `times` has one time per frame in seconds, rounded to
     0.01, 0 being the start of the video; `duration` is that of the whole video in seconds, also
     when the frames come from a part of it; `indices` counts the frames of the file from 0.
+    `start` is when the first frame of the file is shown on the clock of players, in seconds: what
+    people are told is `start` later than the model's times. `warnings` says what is wrong with the
+    file or the choice, one line each.
+
+    Raises VideoError for frames of another kind, or numbers that do not fit.
     """
 
     frames: np.ndarray
     times: list[float]
     duration: float
     indices: list[int]
+    start: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        frames = self.frames
+        if not isinstance(frames, np.ndarray):
+            kind = type(frames).__name__
+        elif frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            kind = f"{frames.dtype} {frames.shape}"
+        else:
+            kind = ""
+        if kind:
+            raise VideoError(
+                f"frames in memory are a NumPy array, uint8 RGB (n, height, width, 3), not {kind}"
+            )
+        if len(self.times) != len(frames) or not len(frames):
+            raise VideoError(f"{len(frames)} frames in memory and {len(self.times)} times of them")
+        if not (math.isfinite(self.duration) and self.duration > 0):
+            raise VideoError(f"frames in memory of a video of {self.duration} s: give its length")
 
 
 def _check_counts(total: int, num_frames: int) -> None:
@@ -161,53 +194,154 @@ def train_frame_indices(total: int, num_frames: int, rng: random.Random | None =
     return indices + [indices[-1]] * (num_frames - len(indices))
 
 
+class Rule(NamedTuple):
+    """A way to choose frames.
+
+    Attributes:
+        choose: called with the video, the number of frames, the bound and the generator; returns
+            the indices of the frames, and their times in seconds, not rounded.
+        takes_bound: whether it can look at a part of the video.
+        takes_rng: whether it can choose at random.
+        counts_frames: whether it takes frames as evenly spread over the time.
+    """
+
+    choose: Callable[
+        [VideoReader, int, Bound | None, random.Random | None],
+        tuple[list[int], Sequence[float]],
+    ]
+    takes_bound: bool = False
+    takes_rng: bool = False
+    counts_frames: bool = True
+
+
+RULES: dict[str, Rule] = {}
+"""All rules by name, in the order in which they are listed."""
+
+
+def sampler(name: str, **properties: bool) -> Callable:
+    """Enter the function below as the rule `name`; see `Rule` for its properties."""
+
+    def enter(choose: Callable) -> Callable:
+        RULES[name] = Rule(choose, **properties)
+        return choose
+
+    return enter
+
+
+@sampler("eval", takes_bound=True)
+def _eval(
+    reader: VideoReader, num_frames: int, bound: Bound | None, rng: random.Random | None
+) -> tuple[list[int], list[float]]:
+    shift = reader.first_index
+    numbers = eval_frame_indices(
+        reader.num_frames,
+        num_frames,
+        fps=reader.fps,
+        bound=bound,
+        first_index=shift,
+        timestamps=None if reader.constant_rate else reader.timestamps,
+    )
+    indices = [number - shift for number in numbers]
+    return indices, frame_times(reader, indices)
+
+
+@sampler("train", takes_rng=True)
+def _train(
+    reader: VideoReader, num_frames: int, bound: Bound | None, rng: random.Random | None
+) -> tuple[list[int], list[float]]:
+    indices = train_frame_indices(reader.num_frames, num_frames, rng)
+    return indices, frame_times(reader, indices)
+
+
+@sampler("longvideobench")
+def _longvideobench(
+    reader: VideoReader, num_frames: int, bound: Bound | None, rng: random.Random | None
+) -> tuple[list[int], list[float]]:
+    indices = longvideobench_frame_indices(reader.num_frames, num_frames)
+    return indices, frame_times(reader, indices)
+
+
+@sampler("by_time", takes_bound=True, takes_rng=True, counts_frames=False)
+def _by_time(
+    reader: VideoReader, num_frames: int, bound: Bound | None, rng: random.Random | None
+) -> tuple[list[int], Sequence[float]]:
+    """What is on the screen at the centres (or random moments) of equal segments of the time."""
+    if reader.constant_rate and rng is None:
+        return _eval(reader, num_frames, bound, None)
+    if reader.constant_rate and bound is None:
+        return _train(reader, num_frames, None, rng)
+    _check_counts(reader.num_frames, num_frames)
+    moments = moments_of(reader.duration, num_frames, bound, rng)
+    indices = np.searchsorted(reader.timestamps, moments, side="right") - 1
+    # A picture that stays is seen again at its later moments, not at the one when it came.
+    return np.maximum(indices, 0).tolist(), moments
+
+
+def moments_of(
+    duration: float,
+    num_frames: int,
+    bound: Bound | None = None,
+    rng: random.Random | None = None,
+) -> np.ndarray:
+    """Return the centres of equal segments of a time, or with `rng` a random moment of each.
+
+    Args:
+        duration: of the video, in seconds.
+        num_frames: how many segments.
+        bound: the part to cut into segments; cut off where it leaves the video.
+        rng: chooses inside each segment.
+
+    Returns:
+        seconds, ascending unless the bound is reversed.
+
+    Raises:
+        ValueError: the bound is not finite.
+    """
+    bound = (0.0, duration) if bound is None else bound
+    if not all(map(math.isfinite, bound)):
+        raise ValueError(f"a bound of {bound} seconds is no time; pass None for the whole video")
+    start, end = (min(max(seconds, 0.0), duration) for seconds in bound)
+    places = [i + (0.5 if rng is None else rng.random()) for i in range(num_frames)]
+    return start + (end - start) / num_frames * np.array(places)
+
+
+def frame_times(reader: VideoReader, indices: Sequence[int]) -> list[float]:
+    """Seconds of frames by the published arithmetic, in which folders count from 1."""
+    if reader.constant_rate:
+        return [(index + reader.first_index) / reader.fps for index in indices]
+    return [float(reader.timestamps[index]) for index in indices]
+
+
 def sample_indices(
     reader: VideoReader,
     num_frames: int,
     *,
     rule: str = "eval",
-    bound: tuple[float, float] | None = None,
+    bound: Bound | None = None,
     rng: random.Random | None = None,
 ) -> tuple[list[int], list[float], float]:
     """Return (indices, times in seconds, duration in seconds) for an open video, decoding nothing.
 
-    `rule` is one of `RULES`; `bound` (start, end) in seconds belongs to ``eval``, `rng` to
-    ``train`` (None: the middle of each segment). Times and duration are rounded to 0.01 s, except
+    `rule` is one of `RULES`; `bound` (start, end) in seconds and `rng` (None: the middle of each
+    segment) belong to those that take them. Times and duration are rounded to 0.01 s, except
     LongVideoBench's duration, which its script leaves unrounded. A duration that would round to 0
     is kept as it is, so that times can be divided by it.
 
     Raises ValueError for a rule or an argument that does not fit, VideoError for a video of zero
     duration.
     """
-    if rule not in RULES:
-        raise ValueError(f"no sampling rule {rule!r}; choose one of {', '.join(RULES)}")
-    if bound is not None and rule != "eval":
-        raise ValueError(f"the rule {rule!r} samples the whole video; a bound needs 'eval'")
-    if rng is not None and rule != "train":
-        raise ValueError(f"the rule {rule!r} has nothing random; rng needs 'train'")
+    check_rule(rule)
+    if bound is not None and not RULES[rule].takes_bound:
+        raise ValueError(
+            f"the rule {rule!r} samples the whole video; a bound needs {_those('takes_bound')}"
+        )
+    if rng is not None and not RULES[rule].takes_rng:
+        raise ValueError(f"the rule {rule!r} has nothing random; rng needs {_those('takes_rng')}")
     if not reader.duration > 0:
         raise VideoError(
             f"{reader.path}: the video lasts {reader.duration} s; it needs a length above 0"
         )
-    shift = reader.first_index
-    if rule == "train":
-        indices = train_frame_indices(reader.num_frames, num_frames, rng)
-    elif rule == "longvideobench":
-        indices = longvideobench_frame_indices(reader.num_frames, num_frames)
-    else:
-        numbers = eval_frame_indices(
-            reader.num_frames,
-            num_frames,
-            fps=reader.fps,
-            bound=bound,
-            first_index=shift,
-            timestamps=None if reader.constant_rate else reader.timestamps,
-        )
-        indices = [number - shift for number in numbers]
-    if reader.constant_rate:
-        times = [(index + shift) / reader.fps for index in indices]
-    else:
-        times = [float(reader.timestamps[index]) for index in indices]
+    indices, times = RULES[rule].choose(reader, num_frames, bound, rng)
     if rule == "train":
         times = [round(time, 2) for time in times]
     else:
@@ -220,31 +354,64 @@ def sample_indices(
     return indices, times, duration
 
 
+def check_rule(rule: str) -> None:
+    """Raise ValueError for a rule that does not exist."""
+    if rule not in RULES:
+        raise ValueError(f"no sampling rule {rule!r}; choose one of {', '.join(RULES)}")
+
+
+def _those(quality: str) -> str:
+    return " or ".join(repr(name) for name, rule in RULES.items() if getattr(rule, quality))
+
+
 def sample_reader(
     reader: VideoReader,
     num_frames: int,
     *,
     rule: str = "eval",
-    bound: tuple[float, float] | None = None,
+    bound: Bound | None = None,
     rng: random.Random | None = None,
 ) -> VideoSample:
-    """Choose frames of an open video as `sample_indices` does, and decode them."""
+    """Choose frames of an open video as `sample_indices` does, and decode them.
+
+    Warns where a rule counts frames that are not spread evenly over the time.
+    """
     indices, times, duration = sample_indices(reader, num_frames, rule=rule, bound=bound, rng=rng)
-    return VideoSample(reader.frames(indices), times, duration, indices)
+    frames = reader.frames(indices)
+    warnings = tuple(reader.warnings)
+    if RULES[rule].counts_frames and (words := _uneven(reader, num_frames, rule)):
+        logger.warning("%s", words)
+        warnings += (words,)
+    return VideoSample(frames, times, duration, indices, reader.start, warnings)
+
+
+def _uneven(reader: VideoReader, num_frames: int, rule: str) -> str:
+    """Say by how much counting frames misses the times; '' for less than half a segment."""
+    if reader.constant_rate:
+        return ""
+    even = np.arange(reader.num_frames) * reader.duration / reader.num_frames
+    off = float(np.abs(reader.timestamps - even).max())
+    if off <= reader.duration / num_frames / 2:
+        return ""
+    return (
+        f"{reader.path}: its frame rate varies, and the rule {rule!r} counts frames, which is up "
+        f"to {off:.1f} s beside the time; the rule 'by_time' goes by the time"
+    )
 
 
 def sample_video(
-    path: str | Path,
+    path: str | os.PathLike[str],
     num_frames: int,
     *,
     rule: str = "eval",
-    bound: tuple[float, float] | None = None,
+    bound: Bound | None = None,
     rng: random.Random | None = None,
+    gif_fps: float | None = None,
 ) -> VideoSample:
     """Open a video, choose `num_frames` frames by `rule` and decode them.
 
-    See `sample_indices` for the rules and `open_video` for what `path` may be.
+    See `sample_indices` for the rules, and `open_video` for what `path` may be and `gif_fps`.
     Raises VideoError, which names the file, for anything wrong with it.
     """
-    with open_video(path) as reader:
+    with open_video(path, gif_fps=gif_fps) as reader:
         return sample_reader(reader, num_frames, rule=rule, bound=bound, rng=rng)

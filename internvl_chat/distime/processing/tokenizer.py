@@ -17,23 +17,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from distime.backbones.template import ChatTemplate
 from distime.errors import DisTimeError
 from distime.files import not_downloaded
-from distime.model.tokens import (
-    FRAME_TIME_REF,
-    IM_END,
-    IM_START,
-    IMG_CONTEXT,
-    SPECIAL_TOKENS,
-    TIME_STAMP,
-)
+from distime.model.tokens import FRAME_TIME_REF, IM_END, IM_START, SPECIAL_TOKENS, TIME_STAMP
 
 
 class TokenizerError(DisTimeError):
@@ -124,9 +118,11 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
         raise TokenizerError(f"cannot read the tokenizer in {folder}: {error}") from error
 
 
-def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Add those of `SPECIAL_TOKENS` that are missing, in order; return how many were new."""
-    missing = [token for token in SPECIAL_TOKENS if _id(tokenizer, token) is None]
+def add_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str] = SPECIAL_TOKENS
+) -> int:
+    """Add those tokens that are missing, in order; return how many were new."""
+    missing = [token for token in tokens if _id(tokenizer, token) is None]
     return tokenizer.add_tokens(missing, special_tokens=True) if missing else 0
 
 
@@ -136,33 +132,42 @@ class TokenIds:
 
     time_stamp: int
     frame_time_ref: int
-    img_context: int
     im_start: int
     im_end: int
+    placeholders: tuple[int, ...]
     pad: int
 
+    @property
+    def img_context(self) -> int:
+        """The token that the features of a picture replace (the first, if there are several)."""
+        return self.placeholders[0]
+
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> TokenIds:
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ChatTemplate = ChatTemplate(),  # noqa: B008 - it is frozen
+    ) -> TokenIds:
         """Look the tokens up in a tokenizer.
 
         Raises:
             TokenizerError: a token is missing; the message names all that are.
         """
-        names = (TIME_STAMP, FRAME_TIME_REF, IMG_CONTEXT, IM_START, IM_END)
+        names = (TIME_STAMP, FRAME_TIME_REF, IM_START, IM_END, *template.placeholders)
         ids = [_id(tokenizer, name) for name in names]
         missing = [name for name, index in zip(names, ids, strict=True) if index is None]
         if missing:
             raise TokenizerError(
                 f"the tokenizer{_where(tokenizer)} lacks {', '.join(missing)}: "
                 "call add_special_tokens(tokenizer) for the image and time tokens of a base "
-                "checkpoint; <|im_start|> and <|im_end|> come with every InternVL2.5 tokenizer"
+                "checkpoint; <|im_start|> and <|im_end|> come with every tokenizer of a chat model"
             )
         if tokenizer.pad_token_id is None:
             raise TokenizerError(
                 f"the tokenizer{_where(tokenizer)} has no padding token: "
                 'set "pad_token" in its tokenizer_config.json'
             )
-        return cls(*ids, pad=tokenizer.pad_token_id)
+        return cls(*ids[:4], placeholders=tuple(ids[4:]), pad=tokenizer.pad_token_id)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:

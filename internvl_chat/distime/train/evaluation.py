@@ -17,13 +17,13 @@ import numpy as np
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.dataset import BAD_SAMPLE, DataError
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.schema import Item, clamp_targets, read_item
 from distime.metrics import charades
 from distime.metrics.intervals import NO_ANSWER, Interval
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.model.tokens import TIME_STAMP
 from distime.processing.ahead import load_ahead
 from distime.processing.answers import read_answer
@@ -160,7 +160,7 @@ class HeldOut:
         if turn >= len(self.batches):
             return self._blank()
         items = [self.questions[number] for number in self.batches[turn]]
-        sample = self.processor.load_video(items[0].video, self.num_frames)
+        sample = self.processor.load_video(items[0].video, self.num_frames, rule="eval")
         return self.processor.split_prompts(sample, [self._prompt(item, sample) for item in items])
 
     def _prompt(self, item: Item, sample: VideoSample) -> list[int]:

@@ -9,13 +9,11 @@ from accelerate import PartialState
 from torch import Tensor
 from transformers import TrainingArguments
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.dataset import TrainingData
 from distime.data.features import FeatureCache, fill, fingerprint
-from distime.model.modeling import DisTimeForConditionalGeneration
 
 logger = logging.getLogger(__name__)
-
-_TILES_AT_ONCE = 32
 
 
 def use_cached_features(
@@ -34,28 +32,23 @@ def use_cached_features(
         FeatureError: the disk has not enough room.
         DataError: frames change from epoch to epoch.
     """
-    parts = (model.model.vision_tower, model.model.multi_modal_projector)
+    parts = [model.get_submodule(name) for name in (*model.parts.vision, *model.parts.projector)]
     half = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     dtype = half or model.dtype
     settings = data.processor.settings
     data.features = FeatureCache(
         data.settings.cache_features,
         fingerprint(parts, dtype, settings),
-        settings.tokens_per_image,
-        model.config.get_text_config().hidden_size,
+        model.feature_width,
         dtype,
     )
     device = training.device
 
     @torch.no_grad()
-    def encode(pixels: Tensor) -> Tensor:
+    def encode(tensors: dict[str, Tensor]) -> Tensor:
         # As in the training step: with DeepSpeed the weights are half themselves, else autocast.
         with torch.autocast(device.type, half, enabled=half is not None and not training.deepspeed):
-            features = [
-                model.get_image_features(pixel_values=tiles.to(device)).pooler_output
-                for tiles in pixels.split(_TILES_AT_ONCE)
-            ]
-        return torch.cat(features).cpu()
+            return model.encode_images(**{k: v.to(device) for k, v in tensors.items()}).cpu()
 
     for part in parts:
         part.to(device)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,12 +20,12 @@ import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
 
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.errors import DisTimeError
 from distime.files import file_digest
-from distime.model.modeling import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
 from distime.provenance import PACKAGES, git_commit, versions
 from distime.train import speed
@@ -40,6 +42,7 @@ from distime.train.checkpoints import (
     complete_checkpoints,
     digest_names,
 )
+from distime.train.command_line import pairs
 from distime.train.distributed import (
     gather_weights,
     leave_process_group,
@@ -73,7 +76,7 @@ def load_model(
             attn_implementation=arguments.attn_implementation,
             config_overrides=arguments.config_overrides,
         )
-    select_trainable(model, arguments)
+        select_trainable(model, arguments)
     speed.apply(model, training)
     return model
 
@@ -168,7 +171,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         args=training,
         train_dataset=rows,
         eval_dataset=held_out,
-        data_collator=Collator(processor.token_ids.pad),
+        data_collator=Collator(processor.token_ids.pad, processor.positions),
         exporter=exporter,
         record=record,
         max_bad_samples=data_arguments.max_bad_samples,
@@ -261,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     logger.setLevel(logging.INFO)  # run with -m, this module has another name
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         *arguments, training = parse(argv)
     except DisTimeError as error:
@@ -280,20 +284,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if not training.process_index:
-            logger.error("%s", how_to_go_on(Path(training.output_dir)))
+            logger.error("%s", how_to_go_on(Path(training.output_dir), argv))
         return 130
     return 0
 
 
-def how_to_go_on(folder: Path) -> str:
-    """Say what is left of an interrupted run, and how it goes on."""
+def how_to_go_on(folder: Path, argv: Sequence[str]) -> str:
+    """Say what is left of an interrupted run, and the command with which it goes on.
+
+    Args:
+        folder: `--output_dir`.
+        argv: the command line.
+    """
     found = complete_checkpoints(folder)
     if not found:
         return (
             f"interrupted; {folder} holds no checkpoint yet (--save_steps), so that the same "
             "command starts anew"
         )
-    return f"interrupted; the same command goes on from checkpoint-{max(found)} with --resume auto"
+    is_launched = "TORCHELASTIC_RUN_ID" in os.environ  # by a script, with its own variables
+    words = "the same command" if is_launched else shlex.join(["distime", "train", *argv])
+    if ("resume", ["auto"]) not in pairs(argv):
+        words += ", with --resume auto" if is_launched else " --resume auto"
+    return f"interrupted; to go on from checkpoint-{max(found)}: {words}"
 
 
 if __name__ == "__main__":

@@ -3,60 +3,73 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from peft import LoraConfig, inject_adapter_in_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
 
-from distime.model.adapter import EMBEDDING, HEAD
-from distime.model.config import DisTimeConfig
-from distime.model.modeling import DisTimeForConditionalGeneration
-from distime.model.new_rows import NEW_ROWS, train_new_rows
+from distime.backbones import DisTimeForConditionalGeneration
+from distime.model.adapter import vocabularies
+from distime.model.config import TimeConfig
 from distime.train.arguments import ModelArguments
 
 logger = logging.getLogger(__name__)
 
-_LORA_TARGETS = (
-    r"model\.language_model\.layers\.\d+\."
-    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-)
 _TIME_MODULES = ("time_encoder", "time_decoder")
 
 
 def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArguments) -> None:
     """Freeze what the flags freeze and put LoRA where they ask for it, in place."""
-    frozen = {
-        "model.vision_tower": arguments.freeze_backbone,
-        "model.multi_modal_projector": arguments.freeze_mlp,
-        "model.language_model": arguments.freeze_llm,
-        "lm_head": arguments.freeze_llm,
-    }
+    parts = model.parts
+    frozen = (
+        *(parts.vision if arguments.freeze_backbone else ()),
+        *(parts.projector if arguments.freeze_mlp else ()),
+        *((parts.language_model, parts.head) if arguments.freeze_llm else ()),
+    )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(name.startswith(p) for p, off in frozen.items() if off))
-    if arguments.use_llm_lora:
-        config = LoraConfig(
-            r=arguments.use_llm_lora,
-            lora_alpha=arguments.lora_alpha,
-            lora_dropout=arguments.lora_dropout,
-            target_modules=_LORA_TARGETS,
-        )
+        parameter.requires_grad_(not name.startswith(frozen))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    modules = vocabularies(model)
+    rows = modules if arguments.train_embeddings == "new_rows" else []
+    if arguments.use_llm_lora or rows:
         # Injected rather than wrapped: the model keeps its class, and with it its generate().
-        trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        inject_adapter_in_model(config, model)
-        for name, parameter in model.named_parameters():
-            is_adapter = "lora_" in name
-            parameter.requires_grad_(is_adapter or name in trained)
-    if arguments.train_embeddings == "new_rows":
-        train_new_rows(model, new_token_ids(model.config))
+        inject_adapter_in_model(lora_config(model, arguments, rows), model)
     in_full = arguments.train_embeddings == "full"
     for name, parameter in model.named_parameters():
-        if name.startswith(_TIME_MODULES) or name.endswith(f".{NEW_ROWS}"):
+        if "lora_" in name or "trainable_tokens_delta" in name or name.startswith(_TIME_MODULES):
             parameter.requires_grad_(True)
-        elif name.startswith((EMBEDDING, HEAD)):
+        elif name.startswith(tuple(f"{module}." for module in modules)):
             parameter.requires_grad_(in_full)
+        else:
+            parameter.requires_grad_(name in trained)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("training %s of %s parameters", f"{trainable:,}", f"{total:,}")
 
 
-def new_token_ids(config: DisTimeConfig) -> list[int]:
+def lora_config(
+    model: DisTimeForConditionalGeneration, arguments: ModelArguments, rows: Iterable[str] = ()
+) -> LoraConfig:
+    """What is trained beside modules in full, in PEFT's words.
+
+    What is trained in full stays out: PEFT would train a copy beside the frozen original, twice the
+    memory for both vocabularies.
+
+    Args:
+        model: that is trained.
+        arguments: the flags.
+        rows: names of the vocabularies of which the rows of new tokens are trained.
+    """
+    targets = model.parts.lora_targets
+    return LoraConfig(
+        r=max(arguments.use_llm_lora, 1),
+        lora_alpha=max(arguments.lora_alpha, 1),
+        lora_dropout=arguments.lora_dropout,
+        target_modules=targets if arguments.use_llm_lora else DUMMY_TARGET_MODULES,
+        trainable_token_indices=dict.fromkeys(rows, new_token_ids(model.config)) or None,
+    )
+
+
+def new_token_ids(config: TimeConfig) -> list[int]:
     """Ids of the tokens that DisTime adds to a base checkpoint (`distime.model.tokens`)."""
     return [config.time_token_id, config.frame_time_token_id]

@@ -149,7 +149,8 @@ def judge(checkpoint: Path, found: Iterable[Change]) -> None:
     if refused:
         raise ResumeError(f"{checkpoint} cannot be gone on from: {', '.join(refused)}. {MEND}")
     for change in found:
-        logger.warning("changed since %s: %s; it %s", checkpoint, change, change.kind.value)
+        # For information: processes besides the first say warnings alone.
+        logger.info("changed since %s: %s; it %s", checkpoint, change, change.kind.value)
 
 
 # --------------------------------------------------------------------------- learning rate

@@ -7,10 +7,9 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch import nn
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.backbones import DisTimeForConditionalGeneration
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -21,7 +20,7 @@ from distime.train.arguments import (
 logger = logging.getLogger(__name__)
 
 ATTENTION = ("sdpa", "flash_attention_2", "flex_attention", "eager")
-PARTS = {"vision": "model.vision_tower", "language": "model.language_model"}
+PARTS = ("vision", "language")
 
 
 def check(arguments: ModelArguments, data: DataArguments, training: TrainArguments) -> None:
@@ -108,29 +107,19 @@ def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> N
     pixels' embeddings (transformers' way to feed reentrant recomputation), and a frozen vision
     tower would be run backward for nothing. Liger knows no `distime` and would do nothing.
     """
-    for part in _parts(training):
-        options = {"use_reentrant": False} | (_checkpointing_options(training) or {})
-        _recompute(model.get_submodule(PARTS[part]), options)
-    for name in ("gradient_checkpointing", "activation_checkpointing"):
-        if hasattr(training, name):
-            setattr(training, name, False)
+    modules = {"vision": model.parts.vision_module, "language": model.parts.language_model}
+    given = training.activation_checkpointing_kwargs or training.gradient_checkpointing_kwargs
+    options = {"use_reentrant": False} | (given or {})
+    for name in _parts(training):
+        part = model.get_submodule(modules[name])
+        part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    training.gradient_checkpointing = training.activation_checkpointing = False
     if training.use_liger_kernel:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
         # Logits exist at supervised positions alone, so there is no loss worth fusing.
         options = {"fused_linear_cross_entropy": False, "cross_entropy": False}
         options |= training.liger_kernel_config or {}
-        _apply_liger_kernel_to_instance(model=model.model.language_model, **options)
+        language_model = model.get_submodule(model.parts.language_model)
+        _apply_liger_kernel_to_instance(model=language_model, **options)
         training.use_liger_kernel = False
-
-
-def _checkpointing_options(training: TrainArguments) -> dict | None:
-    newer = getattr(training, "activation_checkpointing_kwargs", None)
-    return newer or training.gradient_checkpointing_kwargs
-
-
-def _recompute(part: nn.Module, options: dict) -> None:
-    if hasattr(part, "activation_checkpointing_enable"):
-        part.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        part.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)

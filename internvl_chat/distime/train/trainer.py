@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from distime.data.collator import FOR_TRAINER
+from distime.data.problems import kind_of
 from distime.errors import DisTimeError
 from distime.train import checkpoints, distributed
+from distime.train.callbacks import CountEpochs, EvaluateAtTheEnd
 from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
@@ -32,7 +32,15 @@ from distime.train.export import Exporter
 logger = logging.getLogger(__name__)
 
 _LOSSES = ("text_loss", "distribution_loss", "iou_loss")
-_COUNTED = ("num_samples", "num_problems", "num_clamped", "num_cut", "num_tokens", "num_padding")
+_LOST = {
+    "num_problems": "broken_samples",
+    "num_clamped": "intervals_cut_to_video",
+    "num_cut": "samples_cut_to_length",
+    "num_lost": "intervals_lost_to_length",
+}
+"""What is not trained as the data say: its count, and that count's name in the log."""
+_COUNTED = ("num_samples", *_LOST, "num_tokens", "num_padding")
+_SHOWN_OF_A_KIND = 10
 
 
 class TrainingError(DisTimeError):
@@ -77,10 +85,10 @@ class DisTimeTrainer(Trainer):
         self._places_of_step: list[str] = []
         self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
-        taken = np.cumsum([len(keys) for keys in self.train_dataset.plan])
-        passes = taken[self.args.rows_per_step - 1 :: self.args.rows_per_step]
-        self.add_callback(_CountEpochs(passes / len(self.train_dataset.data)))
-        self.add_callback(_EvaluateAtTheEnd())
+        self._warned: Counter[str] = Counter()
+        if self.train_dataset is not None:
+            self.add_callback(CountEpochs(self.train_dataset, self.args.rows_per_step))
+        self.add_callback(EvaluateAtTheEnd())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # the plan is already in order
@@ -96,13 +104,16 @@ class DisTimeTrainer(Trainer):
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         for batch in batches:
             for problem in batch["problems"]:
-                logger.warning("replaced a broken sample: %s", problem)
+                logger.warning("%s", problem)
+            for warning in batch["warnings"]:
+                self._warn(warning)
             padding = _padding(batch)
             counts.update(
                 num_samples=batch["num_samples"],
                 num_problems=len(batch["problems"]),
                 num_clamped=batch["num_clamped"],
                 num_cut=batch["num_cut"],
+                num_lost=batch["num_lost"],
                 num_tokens=batch["input_ids"].numel() - padding,
                 num_padding=padding,
             )
@@ -118,6 +129,14 @@ class DisTimeTrainer(Trainer):
                 "all) or raise the limit"
             )
         return batches, torch.tensor(counts["num_samples"], device=device)
+
+    def _warn(self, warning: str) -> None:
+        kind = kind_of(warning)
+        self._warned[kind] += 1
+        if self._warned[kind] <= _SHOWN_OF_A_KIND:
+            logger.warning("%s", warning)
+        if self._warned[kind] == _SHOWN_OF_A_KIND:
+            logger.warning("from here on, more of this kind are counted in the log alone")
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer without the parameter groups that would be empty.
@@ -159,7 +178,7 @@ class DisTimeTrainer(Trainer):
         for group, rate in zip(groups, scheduler._last_lr, strict=True):
             group.update(lr=rate, initial_lr=peak)
         if scheduler._last_lr[0] != before:
-            logger.warning(
+            logger.info(
                 "the learning rate goes on at %g; without a change it would be %g",
                 scheduler._last_lr[0],
                 before,
@@ -313,6 +332,7 @@ class DisTimeTrainer(Trainer):
             logs["padding_share"] = counts["num_padding"] / max(processed, 1)
             logs["data_wait_share"] = min(1.0, self._seconds_waited / seconds)
             logs["memory_gib"] = peak_memory_gib()
+            logs |= {name: counts[count] for count, name in _LOST.items() if counts[count]}
             self._last_log = time.perf_counter()
             self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
         super().log(logs, *args, **kwargs)
@@ -381,43 +401,10 @@ class DisTimeTrainer(Trainer):
         """One line on what was trained on and what was wrong with it."""
         totals = self.totals
         return (
-            f"{totals['num_samples']} samples, {totals['num_problems']} broken and replaced, "
-            f"{totals['num_cut']} cut to --max_seq_length, {totals['num_clamped']} intervals cut "
-            "to the end of their video"
+            f"{totals['num_samples']} samples, {totals['num_problems']} broken and replaced or "
+            f"left out, {totals['num_cut']} cut to --max_seq_length (and {totals['num_lost']} "
+            f"intervals with them), {totals['num_clamped']} intervals cut to the end of their video"
         )
-
-
-class _CountEpochs(TrainerCallback):
-    """Say in epochs of the data how far a run is, and do what is to be done once an epoch.
-
-    To the trainer the run is one epoch of a plan that holds all of them.
-    """
-
-    def __init__(self, passes: np.ndarray):
-        self.passes = passes
-        """Passes over the data after each step."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        before, now = (
-            float(self.passes[step - 1]) if step else 0.0
-            for step in (state.global_step - 1, state.global_step)
-        )
-        state.epoch = now
-        if int(now) > int(before) and state.global_step < state.max_steps:
-            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
-            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
-
-
-class _EvaluateAtTheEnd(TrainerCallback):
-    """Evaluation every so many steps also comes after the last one."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if args.eval_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
-            control.should_evaluate = True
 
 
 def peak_memory_gib() -> float:

@@ -20,9 +20,11 @@ PYTHONPATH=$HERE/../..${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 
 # A wrong flag is found in a tenth of a second, before torch is loaded and processes are started.
-"$PYTHON" -m distime.train.flags "$@" >/dev/null || exit 2
-
-COUNT=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+COUNT=$("$PYTHON" -c 'import sys
+from distime.train.command_line import main
+main() and sys.exit(2)
+import torch
+print(torch.cuda.device_count())' "$@")
 if [ "$COUNT" -gt 0 ]; then
   GPUS=${GPUS:-$COUNT}
   DEVICE_FLAGS=

@@ -12,10 +12,18 @@ PYTHON=${PYTHON:-python}
 if [ -d "$ROOT/distime" ]; then DATA=$ROOT; else DATA=.; fi
 META_PATH=${META_PATH:-${DISTIME_HOME:-$DATA}/data/et_instruct/meta.json}
 BATCH_SIZE=${BATCH_SIZE:-128}
-export PYTHON BATCH_SIZE
-PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" -m distime.train.flags "$@" >/dev/null || exit 2
+PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+export PYTHON PYTHONPATH BATCH_SIZE
 
-if "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+FOUND=0  # a GPU; 1 none; 2 a flag is wrong
+"$PYTHON" -c 'import sys
+from distime.train.command_line import main
+main() and sys.exit(2)
+import torch
+sys.exit(not torch.cuda.is_available())' "$@" || FOUND=$?
+if [ "$FOUND" -eq 2 ]; then
+  exit 2
+elif [ "$FOUND" -eq 0 ]; then
   GPUS=${GPUS:-8}
   export GPUS
   set -- --bf16 True --deepspeed "$ROOT/zero_stage2_config.json" "$@"

@@ -60,6 +60,7 @@ class MVBench(Benchmark):
     """The annotation is the folder of the twenty files; tasks without a file are left out."""
 
     name = "mvbench"
+    gif_fps = 25.0
     annotation_root = "data"
     annotation = "mvbench/json"
     videos = "mvbench/video"

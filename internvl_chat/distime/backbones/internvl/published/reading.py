@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,16 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from distime.model.config import DisTimeConfig
-from distime.model.published.config import MODEL_TYPE, llm_family, our_config
-from distime.model.published.names import from_published
+from distime.backbones.internvl.config import DisTimeConfig
+from distime.backbones.internvl.published.config import MODEL_TYPE, llm_family, our_config
+from distime.backbones.internvl.published.names import from_published
+from distime.model.base_checkpoint import (
+    EMBEDDING,
+    HEAD,
+    settle_head,
+    special_token_ids,
+    time_modules,
+)
 from distime.model.tokens import (
     FRAME_TIME_REF,
     IM_END,
@@ -23,10 +28,10 @@ from distime.model.tokens import (
     SPECIAL_TOKENS,
     TIME_STAMP,
 )
-from distime.model.tying import same_matrix, set_tied
+from distime.model.tying import set_tied
 from distime.model.weights import (
+    Checkpoint,
     CheckpointError,
-    listed,
     merged_weight,
     read_json,
     read_tensors,
@@ -34,35 +39,13 @@ from distime.model.weights import (
 
 logger = logging.getLogger(__name__)
 
-_EMBEDDING, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+
+def is_published(config: dict[str, Any]) -> bool:
+    """Whether a config.json is of the published layout."""
+    return config.get("model_type") == MODEL_TYPE
 
 
-@dataclass
-class PublishedCheckpoint:
-    """A published checkpoint, translated.
-
-    Args:
-        config: our configuration.
-        tensors: state dict in our names.
-        dtype: of the weights in the file.
-        fresh: names that the checkpoint rightly lacks and that are initialised anew.
-        generation_config: stop and pad token.
-    """
-
-    config: DisTimeConfig
-    tensors: dict[str, Tensor]
-    dtype: torch.dtype
-    fresh: list[str] = field(default_factory=list)
-    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
-
-
-def is_published(path: Path) -> bool:
-    """Whether a folder holds a checkpoint in the published layout."""
-    config = path / "config.json"
-    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
-
-
-def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckpoint:
+def read(path: Path, overrides: dict[str, Any] | None = None) -> Checkpoint:
     """Read a checkpoint folder in the published layout.
 
     Args:
@@ -74,16 +57,17 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
     """
     source = read_json(path / "config.json")
     tensors = _merge_lora(path, source, read_tensors(path))
-    token_ids, tokenizer_length = _special_token_ids(path)
+    token_ids, tokenizer_length = special_token_ids(path, [IM_END, *SPECIAL_TOKENS], [IMG_CONTEXT])
     has_time = any(name.startswith(("time_enc.", "time_gen.")) for name in tensors)
     llm = llm_family(path, source)
     translated = from_published(path, tensors, source["llm_config"], llm)
     config = our_config(path, source, llm)
-    set_tied(config, _settle_head(path, source, translated))
+    says_tied = source["llm_config"].get("tie_word_embeddings") or source.get("tie_word_embeddings")
+    set_tied(config, settle_head(path, bool(says_tied), translated))
     for name, value in (overrides or {}).items():
         setattr(config, name, value)
 
-    rows = translated[_HEAD].shape[0]
+    rows = translated[HEAD].shape[0]
     new_tokens = [token for token in SPECIAL_TOKENS if token not in token_ids]
     if has_time and new_tokens:
         raise CheckpointError(f"{path}: its tokenizer lacks {', '.join(new_tokens)}")
@@ -116,44 +100,13 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> PublishedCheckp
             config.text_config.initializer_range, rows,
         )  # fmt: skip
     if not has_time:
-        fresh = [
-            f"{module}.layers.{layer}.{kind}"
-            for module in ("time_encoder", "time_decoder")
-            for layer in range(config.layer_num)
-            for kind in ("weight", "bias")
-        ]
+        fresh = time_modules(config)
         logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
     end = token_ids.get(IM_END, source["llm_config"].get("eos_token_id"))
     pad = source["llm_config"].get("pad_token_id")
     pad = token_ids.get("<|endoftext|>", end) if pad is None else pad
     generation = GenerationConfig(eos_token_id=end, pad_token_id=pad)
-    dtype = translated[_HEAD].dtype
-    return PublishedCheckpoint(config, translated, dtype, fresh, generation)
-
-
-def _settle_head(path: Path, source: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
-    """Fill in a head or embedding that the other stands for; tell whether they are one matrix.
-
-    The numbers count: a head that differs from the embedding is its own, whatever config.json says.
-    """
-    says_tied = bool(
-        source["llm_config"].get("tie_word_embeddings") or source.get("tie_word_embeddings")
-    )
-    if missing := [name for name in (_HEAD, _EMBEDDING) if name not in tensors]:
-        if len(missing) == 2 or not says_tied:
-            raise CheckpointError(f"{path}: missing tensors: {listed(missing)}")
-        tensors[missing[0]] = tensors[_EMBEDDING if missing[0] == _HEAD else _HEAD]
-    if not says_tied:
-        return False
-    if same_matrix(tensors[_HEAD], tensors[_EMBEDDING]):
-        tensors[_HEAD] = tensors[_EMBEDDING]
-        return True
-    logger.warning(
-        "%s: config.json says tie_word_embeddings, but the output head differs from the embedding: "
-        "they are read as two matrices",
-        path,
-    )
-    return False
+    return Checkpoint(config, translated, translated[HEAD].dtype, fresh, generation)
 
 
 def _merge_lora(
@@ -189,52 +142,21 @@ def _merge_lora(
     return merged
 
 
-def _special_token_ids(path: Path) -> tuple[dict[str, int], int]:
-    """Ids of the added tokens, and the number of tokens, from whichever tokenizer file says so."""
-    ids: dict[str, int] = {}
-    for name, tokens in _added_tokens(path):
-        for token in [IM_END, *SPECIAL_TOKENS]:
-            if token in tokens and ids.get(token, tokens[token]) != tokens[token]:
-                raise CheckpointError(
-                    f"{path / name}: {token} is {tokens[token]}, but another tokenizer file there "
-                    f"says {ids[token]}: they are of two checkpoints; download them again"
-                )
-        ids |= tokens
-    if IMG_CONTEXT not in ids:
-        raise CheckpointError(
-            f"{path}: no tokenizer file there names {IMG_CONTEXT}; looked in added_tokens.json, "
-            "tokenizer_config.json and tokenizer.json"
-        )
-    return ids, max(ids.values()) + 1
-
-
-def _added_tokens(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yield the name of every tokenizer file that lists added tokens, and their ids."""
-    if (path / (name := "tokenizer.json")).is_file():
-        listing = read_json(path / name).get("added_tokens", [])
-        yield name, {token["content"]: token["id"] for token in listing}
-    if (path / (name := "added_tokens.json")).is_file():
-        yield name, read_json(path / name)
-    if (path / (name := "tokenizer_config.json")).is_file():
-        decoder = read_json(path / name).get("added_tokens_decoder", {})
-        yield name, {token["content"]: int(index) for index, token in decoder.items()}
-
-
 def _resize_vocabulary(tensors: dict[str, Tensor], rows: int, config: DisTimeConfig) -> None:
     """Bring both vocabularies to `rows`, as published: new output rows the mean, input rows random.
 
     A head that is the embedding gets the mean: what stands for a new token in the input is the
     embedding of its time.
     """
-    old_head, old_embedding = tensors[_HEAD], tensors[_EMBEDDING]
+    old_head, old_embedding = tensors[HEAD], tensors[EMBEDDING]
     count = rows - old_head.shape[0]
     if count > 0:
         mean = old_head.float().mean(0).to(old_head.dtype)
         noise = torch.randn(count, old_embedding.shape[1]) * config.text_config.initializer_range
-        tensors[_HEAD] = torch.cat([old_head, mean.expand(count, -1)])
-        tensors[_EMBEDDING] = torch.cat([old_embedding, noise.to(old_embedding.dtype)])
+        tensors[HEAD] = torch.cat([old_head, mean.expand(count, -1)])
+        tensors[EMBEDDING] = torch.cat([old_embedding, noise.to(old_embedding.dtype)])
     else:
-        tensors[_HEAD], tensors[_EMBEDDING] = old_head[:rows], old_embedding[:rows]
+        tensors[HEAD], tensors[EMBEDDING] = old_head[:rows], old_embedding[:rows]
     if old_head is old_embedding:
-        tensors[_EMBEDDING] = tensors[_HEAD]
+        tensors[EMBEDDING] = tensors[HEAD]
     config.text_config.vocab_size = rows

@@ -5,7 +5,7 @@ or InternLM2 as language model and either style of InternViT. Nothing here runs 
 layout is a table of names and two packed projections (`names`) and a configuration (`config`).
 """
 
-from distime.model.published.reading import PublishedCheckpoint, is_published, read
-from distime.model.published.writing import write
+from distime.backbones.internvl.published.reading import is_published, read
+from distime.backbones.internvl.published.writing import write
 
-__all__ = ["PublishedCheckpoint", "is_published", "read", "write"]
+__all__ = ["is_published", "read", "write"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distime.model.config import DisTimeConfig
+from distime.backbones.internvl.config import DisTimeConfig
 from distime.model.weights import CheckpointError, listed
 
 # (published, ours), with `#` for a layer number and `*` for a suffix that both share.

@@ -8,8 +8,8 @@ from pathlib import Path
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedModel
 
-from distime.model.published.config import published_config
-from distime.model.published.names import to_published
+from distime.backbones.internvl.published.config import published_config
+from distime.backbones.internvl.published.names import to_published
 
 
 def write(model: PreTrainedModel, folder: Path, max_shard_size: int | str = "5GB") -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
-from distime.model.config import DisTimeConfig
-from distime.model.published.names import language_model_family
+from distime.backbones.internvl.config import DisTimeConfig
+from distime.backbones.internvl.published.names import language_model_family
 from distime.model.weights import CheckpointError
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,187 @@
+"""What a backbone says of words and pictures: the half of the seam that makes tensors.
+
+The other half, which runs the model, is `distime.model.seam.Seam`. The processor and the training
+data ask for no more than stands here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from distime.backbones.template import INTERNVL2_5_SYSTEM, ChatTemplate, Media
+from distime.errors import DisTimeError
+from distime.model.modeling import DisTimeForConditionalGeneration
+
+Pictures = np.ndarray | Sequence[np.ndarray | Image.Image]
+"""uint8 RGB `(n, H, W, 3)`, or as many such frames or pictures, of any sizes."""
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class ProcessorError(DisTimeError):
+    """The processor cannot be made or does not fit its model; the message says the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """What decides how a video is shown to any model; a backbone's settings add their own.
+
+    Attributes:
+        num_frames: frames of a video, unless a call says otherwise.
+        sampling: how the frames of a video are chosen, unless a call says otherwise; one of
+            `distime.processing.sampling.RULES`. Published evaluations and training name their own.
+        system_message: the system turn; None for no such turn.
+    """
+
+    num_frames: int = 16
+    sampling: str = "by_time"
+    system_message: str | None = INTERNVL2_5_SYSTEM
+
+    def __post_init__(self):
+        if self.num_frames < 1:
+            raise ProcessorError(f"num_frames must be at least 1, got {self.num_frames}")
+
+
+class Backbone(ABC):
+    """One backbone; `distime.backbones.BACKBONES` has one instance of each.
+
+    Pixels and what goes with them are a dictionary of tensors: `pixel_values`, whose first
+    dimension runs over the pictures (or their patches) in order, and where pictures differ in size
+    `image_grid_thw` `(G, 3)`. They are the arguments of the model's `encode_images`.
+
+    Attributes:
+        name: on command lines and in saved processors.
+        model_class: the class that runs the model.
+        settings_class: what its processor can be told.
+        template_class: how it writes turns and media.
+    """
+
+    name: ClassVar[str]
+    model_class: ClassVar[type[DisTimeForConditionalGeneration]]
+    settings_class: ClassVar[type[CommonSettings]]
+    template_class: ClassVar[type[ChatTemplate]] = ChatTemplate
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        """Whether a folder with this config.json holds a model of this backbone."""
+        ours = config.get("model_type") == self.model_class.config_class.model_type
+        return ours or self.model_class.reads(config)
+
+    @abstractmethod
+    def read_settings(self, folder: Path, config: dict[str, Any]) -> CommonSettings:
+        """Make the settings for a checkpoint that was saved without our processor.
+
+        Args:
+            folder: of the checkpoint.
+            config: its config.json.
+
+        Raises:
+            ProcessorError: the files do not say what is needed.
+        """
+
+    def misfits(
+        self, settings: CommonSettings, placeholders: Sequence[int], config: Any
+    ) -> dict[str, tuple[Any, Any]]:
+        """What a model's configuration says otherwise: name -> (processor's, model's).
+
+        Args:
+            settings: of the processor.
+            placeholders: ids of `ChatTemplate.placeholders`.
+            config: of the model.
+        """
+        ours, theirs = placeholders[0], config.image_token_id
+        name = self.template_class.placeholders[0]
+        return {} if ours == theirs else {name: (ours, theirs)}
+
+    # ------------------------------------------------------------------ pictures
+
+    @abstractmethod
+    def video(self, frames: Pictures, settings: CommonSettings) -> dict[str, Tensor]:
+        """Make the tensors of one video's frames."""
+
+    @abstractmethod
+    def images(
+        self, pictures: Iterable[Image.Image], settings: CommonSettings, tiled: bool = True
+    ) -> dict[str, Tensor]:
+        """Make the tensors of still images, of which there may be none.
+
+        Args:
+            pictures: RGB.
+            settings: of the processor.
+            tiled: they may be shown in more detail than frames, as the settings say.
+        """
+
+    @abstractmethod
+    def video_media(self, num_frames: int, size: Size | None, settings: CommonSettings) -> Media:
+        """What the prompt needs to know of a video.
+
+        Args:
+            num_frames: that it is shown with.
+            size: of its frames; None only if `frames_have_sizes` is False.
+            settings: of the processor.
+        """
+
+    @abstractmethod
+    def image_media(
+        self, sizes: Sequence[Size], settings: CommonSettings, tiled: bool = True
+    ) -> Media:
+        """What the prompt needs to know of still images, from their sizes."""
+
+    frames_have_sizes: ClassVar[bool] = False
+    """Whether the number of a frame's tokens depends on its size."""
+
+    def slot_times(self, times: Sequence[float]) -> Sequence[float]:
+        """One time for every slot, from the times of the frames; a slot is a frame by default."""
+        return times
+
+    # ------------------------------------------------------------------ positions
+
+    def positions(
+        self,
+        input_ids: Sequence[int],
+        placeholders: Sequence[int],
+        grid: Tensor | None,
+        settings: CommonSettings,
+    ) -> Tensor | None:
+        """Positions `(D, T)` of one sequence where a token has D coordinates; None where it has
+        one and they count up.
+
+        Args:
+            input_ids: T ids.
+            placeholders: ids of `ChatTemplate.placeholders`.
+            grid: `(G, 3)`, the sequence's part of `image_grid_thw`.
+            settings: of the processor.
+        """
+        return None
+
+    # ------------------------------------------------------------------ tiny models
+
+    @abstractmethod
+    def tiny(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: int,
+        patch_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_frames: int,
+    ) -> tuple[DisTimeForConditionalGeneration, CommonSettings]:
+        """Make a model of about half a million parameters with random weights.
+
+        Args:
+            tokenizer: with `ChatTemplate.added_tokens`.
+            image_size: pixels of a frame's side, which is shown as 2 x 2 patches.
+            patch_size: pixels of a patch's side.
+            hidden_size: width of the language model.
+            num_layers: of the language model.
+            num_frames: of a video.
+        """

@@ -1,0 +1,17 @@
+"""The backbones there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distime.backbones.base import Backbone
+from distime.backbones.internvl import InternVL
+from distime.backbones.qwen_vl import Qwen3VL
+
+BACKBONES: dict[str, Backbone] = {one.name: one for one in (InternVL(), Qwen3VL())}
+"""By their names."""
+
+
+def backbone_of(config: dict[str, Any]) -> Backbone | None:
+    """The backbone of a model whose folder has this config.json; None if there is none."""
+    return next((one for one in BACKBONES.values() if one.reads(config)), None)

@@ -1,0 +1,46 @@
+"""Write a tiny model with random weights on any backbone, with its processor.
+
+Half a million parameters, a few hundred kilobytes: for tests, for trying out a command or a change,
+and as the start of a toy training. Everything but its size is the real thing.
+
+Example:
+    distime tiny internvl tiny/
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from distime.errors import DisTimeError
+
+
+class TinyError(DisTimeError):
+    """A tiny model cannot be written as asked; the message says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``distime tiny``."""
+    parser.add_argument("backbone", metavar="BACKBONE", help="such as internvl")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write, empty or new")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights (0)")
+    parser.add_argument(
+        "--words", type=Path, metavar="FILE", help="text whose words it knows (those of quickstart)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the model and say where and how large."""
+    from distime.backbones import BACKBONES
+    from distime.data.curriculum import words
+    from distime.tiny import write_tiny_checkpoint
+
+    if args.backbone not in BACKBONES:
+        raise TinyError(f"{args.backbone}: no such backbone; there are {', '.join(BACKBONES)}")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise TinyError(f"{args.out} is not an empty folder: choose another one")
+    texts = words() if args.words is None else [args.words.read_text(encoding="utf-8")]
+    write_tiny_checkpoint(args.out, texts, seed=args.seed, backbone=args.backbone)
+    size = sum(file.stat().st_size for file in args.out.rglob("*"))
+    print(f"wrote {args.out}: a tiny {args.backbone} ({size / 1e3:.0f} kB)")
+    return 0

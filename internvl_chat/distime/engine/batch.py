@@ -1,0 +1,221 @@
+"""Rows of many videos decoded together: each enters when there is room and leaves when it ends.
+
+The next token of every row is chosen in one pass of the language model, whatever the rows are
+about. What a row answers does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distime.engine.sampling import Decoding, choose
+from distime.engine.slots import Slots
+from distime.model.generation import SharedPrefix
+from distime.model.library import CACHE
+from distime.model.packing import attention_mask_of
+from distime.model.time_modules import expected_time
+
+RESERVE = 64
+"""Columns that a row is given beyond its tokens, and by which the buffers grow."""
+
+
+@dataclass(eq=False)
+class Row:
+    """One answer in the making.
+
+    Attributes:
+        tag: whose it is; the batch does not look at it.
+        suffix: ids behind the prefix.
+        decoding: how it is decoded.
+        generator: of its draws, None where the likeliest token is taken.
+        length: tokens whose keys and values are kept.
+        position: of the next token.
+        ids: generated so far, the last one not yet fed.
+        intervals: normalised `(2,)` of each `<TIME_STAMP>` among them.
+        distributions: `(2, reg_max + 1)` of each.
+    """
+
+    tag: Any
+    suffix: Sequence[int]
+    decoding: Decoding
+    generator: torch.Generator | None = None
+    length: int = 0
+    position: int = 0
+    ids: list[int] = field(default_factory=list)
+    intervals: list[Tensor] = field(default_factory=list)
+    distributions: list[Tensor] = field(default_factory=list)
+
+
+class Batch:
+    """Rows that are decoded together.
+
+    Args:
+        model: a DisTime model in evaluation mode.
+        end_id: the token that ends an answer.
+        pad_id: what fills the suffixes that enter together.
+        max_rows: most rows at once.
+        max_tokens: most tokens that there are keys and values for, rows x columns. A row that
+            needs more all by itself is still decoded.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, *, end_id: int, pad_id: int, max_rows: int, max_tokens: int
+    ):
+        self.model, self.end_id, self.pad_id = model, end_id, pad_id
+        self.max_rows, self.max_tokens = max_rows, max_tokens
+        self.rows: list[Row] = []
+        self.slots: Slots | None = None
+        self.logits = self.hidden = None  # of the position that every row's next token follows
+
+    # ------------------------------------------------------------------ entering
+
+    def room(self, prefix_length: int, suffixes: Sequence[Sequence[int]]) -> int:
+        """Return how many rows with these suffixes behind such a prefix can enter now."""
+        count, longest = 0, max((row.length for row in self.rows), default=0)
+        for suffix in suffixes:
+            longest = max(longest, prefix_length + len(suffix))
+            rows = len(self.rows) + count + 1
+            # The prefix itself is kept beside its rows while they enter.
+            fits = rows * (longest + RESERVE) + prefix_length <= self.max_tokens
+            if rows > self.max_rows or not (fits or rows == 1):
+                break
+            count += 1
+        return count
+
+    @torch.no_grad()
+    def enter(self, prefix: SharedPrefix, rows: Sequence[Row]) -> None:
+        """Let rows with a common prefix in; all must fit, see `room`."""
+        if self.slots is None:
+            self.slots = Slots(prefix.cache)
+        first, last = len(self.rows), len(self.rows) + len(rows)
+        start, longest = prefix.length, max(len(row.suffix) for row in rows)
+        width = start + longest
+        self._make_room(last, width)
+        self.slots.copy_prefix(prefix.cache, first, last)
+        self.slots.write_at(first, last, start, width)
+
+        device = self.model.device
+        ids = torch.full((len(rows), longest), self.pad_id)
+        for index, row in enumerate(rows):
+            ids[index, : len(row.suffix)] = torch.tensor(row.suffix)
+            row.length = start + len(row.suffix)
+            row.position = prefix.next_position + len(row.suffix)
+        # Padding lies to the right, where only padding sees it and the next tokens overwrite it.
+        columns = torch.arange(width, device=device)
+        visible = columns <= torch.arange(start, width, device=device).unsqueeze(-1)
+        output = self._run(
+            ids.to(device),
+            visible.expand(len(rows), 1, -1, -1),
+            (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
+            logits_to_keep=torch.arange(0, device=device),
+        )
+        ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
+        hidden = output.last_hidden_state[torch.arange(len(rows), device=device), ends]
+        logits = self.model.lm_head(hidden)
+        if self.rows:
+            hidden, logits = torch.cat([self.hidden, hidden]), torch.cat([self.logits, logits])
+        self.hidden, self.logits = hidden, logits
+        self.rows += rows
+
+    # ------------------------------------------------------------------ one step
+
+    @torch.no_grad()
+    def choose(self) -> list[Row]:
+        """Give every row its next token, and the time where it is `<TIME_STAMP>`; the ended rows.
+
+        To be followed by `leave` with the rows that end, then `feed`.
+        """
+        tokens = choose(
+            self.logits,
+            [row.decoding for row in self.rows],
+            [row.generator for row in self.rows],
+            [i for i, row in enumerate(self.rows) if len(row.ids) < row.decoding.min_new_tokens],
+            self.end_id,
+        )
+        time_id = self.model.config.time_token_id
+        timed = [i for i, token in enumerate(tokens) if token == time_id]
+        if timed:
+            distributions = self.model.time_decoder(self.hidden[timed]).softmax(-1)
+            times = expected_time(distributions)
+            for i, distribution, interval in zip(timed, distributions, times, strict=True):
+                self.rows[i].distributions.append(distribution)
+                self.rows[i].intervals.append(interval)
+        for row, token in zip(self.rows, tokens, strict=True):
+            row.ids.append(token)
+        return [row for row in self.rows if self._has_ended(row)]
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        """Take rows out; the last ones move into their places."""
+        for row in rows:
+            index = self.rows.index(row)
+            last = self.rows.pop()
+            if last is not row:
+                self.rows[index] = last
+                self.slots.move(len(self.rows), index, last.length)
+
+    @torch.no_grad()
+    def feed(self) -> list[Row]:
+        """Run the language model over the latest token of every row.
+
+        Returns:
+            rows that had to leave, since the answers have grown over `max_tokens`: those that
+            entered last. They can enter again from the start.
+        """
+        put_back = []
+        width = max((row.length for row in self.rows), default=0) + 1
+        while len(self.rows) > 1 and len(self.rows) * width > self.max_tokens:
+            put_back.append(self.rows[-1])
+            self.leave(self.rows[-1:])
+            width = max(row.length for row in self.rows) + 1
+        if not self.rows:
+            return put_back
+        self._make_room(len(self.rows), width)
+        device, time_id = self.model.device, self.model.config.time_token_id
+        lengths = torch.tensor([row.length for row in self.rows], device=device)
+        self.slots.write_at(0, len(self.rows), lengths, width)
+        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
+        times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
+        output = self._run(
+            ids,
+            (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
+            torch.tensor([[row.position] for row in self.rows], device=device),
+            time_targets=torch.stack(times) if times else None,
+        )
+        self.logits, self.hidden = output.logits[:, -1], output.last_hidden_state[:, -1]
+        for row in self.rows:
+            row.length, row.position = row.length + 1, row.position + 1
+        return put_back
+
+    # ------------------------------------------------------------------ inside
+
+    def _run(self, ids: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
+        config = self.model.config.get_text_config()
+        if self.model.position_rows > 1:
+            position_ids = position_ids.expand(self.model.position_rows, -1, -1)
+        return self.model(
+            input_ids=ids,
+            attention_mask=attention_mask_of(config, visible, self.model.dtype),
+            position_ids=position_ids,
+            use_cache=True,
+            **{CACHE: self.slots},
+            **options,
+        )
+
+    def _has_ended(self, row: Row) -> bool:
+        ends = row.ids[-1] == self.end_id or row.ids[-1] in row.decoding.stop_ids
+        return ends or len(row.ids) >= row.decoding.max_new_tokens
+
+    def _make_room(self, rows: int, width: int) -> None:
+        """Grow the buffers where they are too small, to what is needed and a reserve."""
+        has_rows, has_width = self.slots.shape
+        if rows <= has_rows and width <= has_width:
+            return
+        used = max((row.length for row in self.rows), default=0)
+        width = max(width, used) + RESERVE
+        rows = max(rows, min(self.max_rows, self.max_tokens // width))
+        self.slots.resize(rows, width, len(self.rows), min(used, has_width))

@@ -1,0 +1,118 @@
+"""How an answer is decoded, and the choice of the next token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distime.errors import DisTimeError
+
+
+class EngineError(DisTimeError):
+    """A request cannot be answered; the message says what to give instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How one answer is decoded; the names are those of `generate` of transformers.
+
+    Attributes:
+        max_new_tokens: longest answer.
+        min_new_tokens: an answer does not end before.
+        do_sample: draw tokens; otherwise the likeliest is taken.
+        temperature: divides the logits.
+        top_k: draw among the likeliest k, 0 for all.
+        top_p: draw among the likeliest that together have this probability.
+        seed: of the draws. The same seed gives the same answer whatever is decoded beside it;
+            None for other draws every time.
+        stop_ids: tokens that end the answer beside the end of the turn; each is kept.
+
+    Raises:
+        EngineError: a value is out of range; names it.
+    """
+
+    max_new_tokens: int = 1000
+    min_new_tokens: int = 1
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_ids: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1 or not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise EngineError(
+                f"max_new_tokens is {self.max_new_tokens} and min_new_tokens "
+                f"{self.min_new_tokens}: give at least 1, and no minimum above the maximum"
+            )
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise EngineError(
+                f"temperature is {self.temperature}: give a positive number, or do_sample=False "
+                "for the likeliest answer"
+            )
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise EngineError(
+                f"top_k is {self.top_k} and top_p {self.top_p}: give at least 0, and a share above "
+                "0 and up to 1"
+            )
+
+    def generator(self, number: int, device: torch.device) -> torch.Generator | None:
+        """Return the source of an answer's draws; answers differ by their `number`."""
+        if not self.do_sample:
+            return None
+        return torch.Generator(device).manual_seed(((self.seed or 0) * 1_000_003 + number) % 2**63)
+
+
+def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator | None) -> Tensor:
+    """Draw a token.
+
+    Args:
+        logits: float32 `(vocabulary,)`.
+        decoding: says among which.
+        generator: of the draws.
+
+    Returns:
+        int64 `(1,)`.
+    """
+    scores, ids = (logits / decoding.temperature), None
+    if 0 < decoding.top_k < len(scores):
+        scores, ids = scores.topk(decoding.top_k)
+    probabilities = scores.softmax(-1)
+    if decoding.top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        # The token that crosses the share still belongs to it.
+        beyond = ordered.cumsum(-1) - ordered >= decoding.top_p
+        probabilities = probabilities.index_fill(0, order[beyond], 0.0)
+    chosen = torch.multinomial(probabilities, 1, generator=generator)
+    return chosen if ids is None else ids[chosen]
+
+
+def choose(
+    logits: Tensor,
+    decodings: Sequence[Decoding],
+    generators: Sequence[torch.Generator | None],
+    too_short: Sequence[int],
+    end_id: int,
+) -> list[int]:
+    """Choose the next token of every row; the one time a step waits for the device.
+
+    Args:
+        logits: `(rows, vocabulary)`; changed in place.
+        decodings: of each row.
+        generators: of each row, None where it takes the likeliest.
+        too_short: rows that may not end yet.
+        end_id: the token that would end them.
+    """
+    logits = logits.float()
+    for row in too_short:
+        logits[row, [end_id, *decodings[row].stop_ids]] = -torch.inf
+    tokens = logits.argmax(-1)
+    for row, (decoding, generator) in enumerate(zip(decodings, generators, strict=True)):
+        if generator is not None:
+            tokens[row : row + 1] = draw(logits[row], decoding, generator)
+    return tokens.tolist()
