@@ -26,12 +26,16 @@ class VersionError(DisTimeError):
 
 def requirements() -> list[str]:
     """Return the requirements, as `name>=floor,<ceiling`; those of extras say so behind a `;`."""
-    root = paths.checkout()
-    if root is None:
-        return metadata.requires("distime") or []
     # A checkout may be newer than the metadata of its editable install, or not installed at all.
-    lines = (root.parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    root = paths.checkout()
+    listed = root.parent / "requirements.txt" if root else None
+    if listed and listed.is_file():
+        lines = listed.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line and not line.startswith("#")]
+    try:
+        return metadata.requires("distime") or []
+    except metadata.PackageNotFoundError:  # `internvl_chat/` alone, copied to somewhere
+        return []
 
 
 def untested(*, too_old: bool = False) -> list[str]:

@@ -16,7 +16,14 @@ def folder(request, tmp_path_factory):
     """The folder of a tiny checkpoint in which different inputs give different outputs."""
     folder = tmp_path_factory.mktemp(request.param)
     write_tiny_checkpoint(
-        folder, WORDS, hidden_size=32, num_layers=4, num_frames=4, backbone=request.param
+        folder,
+        WORDS,
+        image_size=84,
+        patch_size=14,
+        hidden_size=32,
+        num_layers=4,
+        num_frames=4,
+        backbone=request.param,
     )
     model = DisTimeForConditionalGeneration.from_pretrained(folder)
     torch.manual_seed(1)

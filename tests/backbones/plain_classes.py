@@ -6,9 +6,13 @@ One function for every backbone: the model and the inputs (`input_ids`, `attenti
 
 from __future__ import annotations
 
-from transformers import InternVLForConditionalGeneration
+import torch
+from transformers import InternVLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
-PLAIN_CLASS = {"internvl": InternVLForConditionalGeneration}
+PLAIN_CLASS = {
+    "internvl": InternVLForConditionalGeneration,
+    "qwen3_vl": Qwen3VLForConditionalGeneration,
+}
 
 
 def internvl(model, inputs):
@@ -16,4 +20,17 @@ def internvl(model, inputs):
     return inputs
 
 
-PLAIN_INPUTS = {"internvl": internvl}
+def qwen3_vl(model, inputs):
+    """A video is one row of the grid there, of as many frames as it has slots."""
+    ids, config = inputs["input_ids"], model.config
+    is_image, is_video = ids == config.image_token_id, ids == config.video_token_id
+    kept = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    kept["mm_token_type_ids"] = is_image.int() + 2 * is_video.int()
+    pixels, grid = inputs.get("pixel_values"), inputs.get("image_grid_thw")
+    if is_video.any():
+        grid = torch.tensor([[len(grid), *grid[0, 1:].tolist()]])
+        return kept | {"pixel_values_videos": pixels, "video_grid_thw": grid}
+    return kept | ({"pixel_values": pixels, "image_grid_thw": grid} if is_image.any() else {})
+
+
+PLAIN_INPUTS = {"internvl": internvl, "qwen3_vl": qwen3_vl}

@@ -145,7 +145,11 @@ class Backbone(ABC):
     # ------------------------------------------------------------------ positions
 
     def positions(
-        self, input_ids: Sequence[int], placeholders: Sequence[int], grid: Tensor | None
+        self,
+        input_ids: Sequence[int],
+        placeholders: Sequence[int],
+        grid: Tensor | None,
+        settings: CommonSettings,
     ) -> Tensor | None:
         """Positions `(D, T)` of one sequence where a token has D coordinates; None where it has
         one and they count up.
@@ -154,6 +158,7 @@ class Backbone(ABC):
             input_ids: T ids.
             placeholders: ids of `ChatTemplate.placeholders`.
             grid: `(G, 3)`, the sequence's part of `image_grid_thw`.
+            settings: of the processor.
         """
         return None
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from distime.backbones.base import Backbone
 from distime.backbones.internvl import InternVL
+from distime.backbones.qwen_vl import Qwen3VL
 
-BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in (InternVL(),)}
+BACKBONES: dict[str, Backbone] = {one.name: one for one in (InternVL(), Qwen3VL())}
 """By their names."""
 
 

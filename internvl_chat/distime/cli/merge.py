@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not is_adapter(args.adapter):
         raise ConvertError(
-            f"{args.adapter} has no adapter.json, so it is no adapter; a published checkpoint with "
-            "LoRA is merged by `distime convert SRC DST`"
+            f"{args.adapter} has no adapter_config.json, so it is no adapter; a published "
+            "checkpoint with LoRA is merged by `distime convert SRC DST`"
         )
     convert(args.adapter, args.target, overwrite=args.overwrite, adapter_base=args.base)
     print(f"wrote {args.target}: {args.adapter} merged into {args.base}")

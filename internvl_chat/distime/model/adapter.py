@@ -1,109 +1,199 @@
-"""Adapters: what a run has trained, in a small folder that names the checkpoint it started from.
+"""Adapters: what a run has trained, in PEFT's format, and the checkpoint that it belongs to.
 
-A folder of ``adapter.json``, ``adapter.safetensors`` and the processor's files. The tensors are the
-trained ones under the names of the model that was trained: LoRA pairs, whole tensors, and rows of
-the two vocabularies where these were not trained in full.
+A folder of PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``, which PEFT loads by
+itself; ``distime_adapter.json`` with what PEFT has no place for; and the processor's files. Trained
+rows of the vocabularies are PEFT's `trainable_token_indices`, what was trained in full its
+`modules_to_save`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distime.model import weights
-from distime.model.new_rows import NEW_ROWS
-from distime.model.tying import without_tied_head
-from distime.model.weights import CheckpointError, merged_weight
+from distime.files import write_json
+from distime.model import old_adapter
+from distime.model.tying import is_tied, without_tied_head
+from distime.model.weights import CheckpointError, listed, merged_weight, read_file, read_json
 
-DESCRIPTION, WEIGHTS = "adapter.json", "adapter.safetensors"
-EMBEDDING, HEAD = "model.language_model.embed_tokens", "lm_head"
-_LORA_A, _LORA_B, _BASE_LAYER = ".lora_A.default.", ".lora_B.default.", ".base_layer."
+CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "distime_adapter.json"
+_PREFIX = "base_model.model."
+_LORA_A, _LORA_B = ".lora_A.default.", ".lora_B.default."
+_ROWS = ".token_adapter.trainable_tokens_delta"
+_WRAPPERS = (".token_adapter", ".base_layer")  # that PEFT puts between a module and its weight
 _SAMPLED = 64
 
 
 @dataclass
 class Adapter:
-    """What an adapter belongs to and how it is applied.
+    """What an adapter is and belongs to.
 
     Attributes:
-        base: folder of the checkpoint that training started from.
-        config_overrides: fields of its configuration that were changed.
-        lora_scale: LoRA's alpha / rank; None without LoRA.
-        new_token_ids: of the rows that `new_rows` tensors hold.
-        dtype: of the base while it was trained, such as "float32".
-        base_digest: of a sample of the base's untouched tensors, so that another base is noticed.
+        config: PEFT's; `base_model_name_or_path` is the checkpoint that training started from.
+        tensors: by PEFT's names in files.
+        config_overrides: fields of the checkpoint's configuration that were changed.
+        dtype: of the checkpoint while it was trained, such as "float32"; None if nothing says.
+        base_digest: of a sample of the base's untouched tensors, so that another base is noticed;
+            None if nothing says.
     """
 
-    base: str
+    config: PeftConfig
+    tensors: dict[str, Tensor]
     config_overrides: dict[str, Any] = field(default_factory=dict)
-    lora_scale: float | None = None
-    new_token_ids: list[int] = field(default_factory=list)
-    dtype: str = "float32"
-    base_digest: str = ""
+    dtype: str | None = None
+    base_digest: str | None = None
+
+    @property
+    def base(self) -> str:
+        """Folder of the checkpoint that training started from."""
+        return str(self.config.base_model_name_or_path)
 
 
 def is_adapter(path: Path) -> bool:
     """Whether a folder holds an adapter."""
-    return (path / DESCRIPTION).is_file()
+    return (path / CONFIG).is_file() or old_adapter.is_adapter(path)
 
 
-def read_description(path: Path) -> Adapter:
-    """Read what an adapter folder says of itself.
+def read(path: Path) -> Adapter:
+    """Read an adapter folder: ours, any other of PEFT's, or one in our format before PEFT's.
 
     Raises:
         CheckpointError: it cannot be read.
     """
-    values = weights.read_json(path / DESCRIPTION)
-    names = {field.name for field in fields(Adapter)}
-    if values.keys() != names:
-        raise CheckpointError(f"{path / DESCRIPTION}: expected the fields {sorted(names)}")
-    return Adapter(**values)
+    if not (path / CONFIG).is_file():
+        return Adapter(**old_adapter.read(path))
+    if "peft_type" not in read_json(path / CONFIG):
+        raise CheckpointError(f"{path / CONFIG}: no adapter that PEFT knows: it has no peft_type")
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path / CONFIG}: no adapter that PEFT knows: {error}") from error
+    older = (path / WEIGHTS).with_suffix(".bin")
+    tensors = read_file(older if older.is_file() else path / WEIGHTS)
+    record = read_json(path / RECORD) if (path / RECORD).is_file() else {}
+    names = {one.name for one in dataclasses.fields(Adapter)} - {"config", "tensors"}
+    if record and record.keys() != names:
+        raise CheckpointError(f"{path / RECORD}: expected the fields {sorted(names)}")
+    return Adapter(config, tensors, **record)
 
 
-def trained_tensors(
-    state: Mapping[str, Tensor], trained: Collection[str], new_token_ids: Sequence[int]
-) -> dict[str, Tensor]:
-    """Pick from the state dict of a model in training what an adapter has to hold.
-
-    The rows of new tokens go along where the vocabularies are frozen: a base InternVL2.5 lacks
-    them, and they would be drawn anew.
-
-    Args:
-        state: of the whole model.
-        trained: names of its trained parameters.
-        new_token_ids: of the rows.
-    """
-    tensors = {name: state[name] for name in trained}
-    for module in (EMBEDDING, HEAD):
-        weight, rows = f"{module}.weight", f"{module}.{NEW_ROWS}"
-        if weight not in trained and weight in state and rows not in trained:
-            tensors[rows] = state[rows] if rows in state else state[weight][list(new_token_ids)]
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def write(folder: Path, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-    """Write `adapter.json` and `adapter.safetensors` into a folder."""
+def write(folder: Path, adapter: Adapter) -> None:
+    """Write an adapter into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / DESCRIPTION).write_text(json.dumps(asdict(adapter), indent=2) + "\n")
+    save_file(adapter.tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    adapter.config.save_pretrained(str(folder))
+    names = ("config_overrides", "dtype", "base_digest")
+    write_json(folder / RECORD, {name: getattr(adapter, name) for name in names})
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors of an adapter folder.
+def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
+    """Merge an adapter into the model it belongs to, in place: by PEFT, in float32.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the model is not the one that the adapter was trained on.
     """
-    return weights.read_file(folder / WEIGHTS)
+    state = without_tied_head(model, model.state_dict())
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    config, tensors = _tied(model, adapter) if is_tied(model) else (adapter.config, adapter.tensors)
+    try:
+        with warnings.catch_warnings():
+            # PEFT asks transformers by an older name whether activations are recomputed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            wrapped = PeftModel(model, dataclasses.replace(config, inference_mode=True))
+        expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False).keys()
+        if different := sorted(expected ^ tensors.keys()):
+            raise CheckpointError(
+                f"{folder}: its tensors are not those of its configuration and base: "
+                f"{listed(different)}"
+            )
+        untouched = [name for name in state if f"{_PREFIX}{name}" not in tensors]
+        if adapter.base_digest not in (None, base_digest(state, untouched)):
+            raise CheckpointError(
+                f"{folder}: it was trained on {adapter.base}, and the weights it is to be applied "
+                "to are others; name the base with `distime merge BASE ADAPTER DST`"
+            )
+        set_peft_model_state_dict(wrapped, tensors)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder}: does not fit its base: {error}") from error
+    wrapped.merge_and_unload()
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(dtypes[name])
+    model.requires_grad_(True)
+
+
+def _tied(model: PreTrainedModel, adapter: Adapter) -> tuple[PeftConfig, dict[str, Tensor]]:
+    """Let a head that is the embedding follow an embedding that was trained in full."""
+    embedding, head = (
+        module_name(model, module)
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    )
+    trained = f"{_PREFIX}{embedding}.weight"
+    if trained not in adapter.tensors:
+        return adapter.config, adapter.tensors
+    config = dataclasses.replace(adapter.config, ensure_weight_tying=True)
+    return config, adapter.tensors | {f"{_PREFIX}{head}.weight": adapter.tensors[trained]}
+
+
+# ---------------------------------------------------------------------- a model in training
+
+
+def peft_name(name: str) -> str:
+    """The name that PEFT gives a trained tensor in a file, from that in the model in training."""
+    return _PREFIX + name.replace(".default.", ".").removesuffix(".default")
+
+
+def rows_name(module: str) -> str:
+    """The same for the trained rows of an embedding or head, by the module's name."""
+    return f"{_PREFIX}{module}{_ROWS}"
+
+
+def vocabularies(model: PreTrainedModel) -> list[str]:
+    """Names of the modules that hold a vocabulary: the embedding, and a head of its own."""
+    names = [module_name(model, model.get_input_embeddings())]
+    if not is_tied(model):
+        names.append(module_name(model, model.get_output_embeddings()))
+    return names
+
+
+def module_name(model: nn.Module, module: nn.Module) -> str:
+    """Name of a module within a model."""
+    return next(name for name, one in model.named_modules() if one is module)
+
+
+def modules_in_full(model: PreTrainedModel) -> Iterator[str]:
+    """Yield the names of the largest modules of which every parameter is trained in place.
+
+    A vocabulary is always named by itself, never a module around it: PEFT ties it by its name.
+    """
+    apart = vocabularies(model)
+
+    def walk(name: str, module: nn.Module) -> Iterator[str]:
+        parameters = {f"{name}.{inner}": one for inner, one in module.named_parameters()}
+        is_adapted = any("lora_" in full or _ROWS in full for full in parameters)
+        is_whole = all(parameter.requires_grad for parameter in parameters.values())
+        can_be_saved = bool(name and parameters) and not isinstance(module, nn.ModuleList)
+        can_be_saved &= not any(vocabulary.startswith(f"{name}.") for vocabulary in apart)
+        if can_be_saved and is_whole and not is_adapted:
+            yield name
+            return
+        for inner, child in module.named_children():
+            if not inner.startswith("lora_") and inner != "token_adapter":
+                yield from walk(f"{name}.{inner}" if name else inner, child)
+
+    return walk("", model)
 
 
 def fold(
@@ -111,15 +201,17 @@ def fold(
     lora_scale: float | None = None,
     new_token_ids: Sequence[int] = (),
 ) -> dict[str, Tensor]:
-    """Return the state dict of the plain model: LoRA merged, new rows in their matrices.
+    """Return the state dict of the plain model: LoRA merged, trained rows in their matrices.
+
+    PEFT would merge into the model itself, which may have to go on training, or whose parameters
+    are spread over processes.
 
     Args:
-        state: of a model in training, or of a plain one together with an adapter's tensors; it is
-            left as it is.
+        state: of a model in training; it is left as it is.
         lora_scale: LoRA's alpha / rank.
-        new_token_ids: of the new rows.
+        new_token_ids: of the rows.
     """
-    extra = (_LORA_A, _LORA_B, f".{NEW_ROWS}")
+    extra = (_LORA_A, _LORA_B, _ROWS)
     plain = {
         _plain(name): tensor
         for name, tensor in state.items()
@@ -129,47 +221,23 @@ def fold(
         if _LORA_A in name:
             target, b = name.replace(_LORA_A, "."), state[name.replace(_LORA_A, _LORA_B)]
             plain[target] = merged_weight(plain[target], tensor, b, lora_scale)
-        elif name.endswith(f".{NEW_ROWS}"):
-            target = f"{name.removesuffix(NEW_ROWS)}weight"
+        elif _ROWS in name:
+            target = f"{name[: name.index(_ROWS)]}.weight"
             plain[target] = plain[target].clone()
             plain[target][list(new_token_ids)] = tensor.to(plain[target])
     return plain
 
 
-def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
-    """Fold an adapter into the model it belongs to, in place.
-
-    Raises:
-        CheckpointError: the model is not the one that the adapter was trained on.
-    """
-    tensors = read_tensors(folder)
-    state = without_tied_head(model, model.state_dict())
-    targets = {name.replace(_LORA_A, ".").replace(_LORA_B, ".") for name in tensors}
-    targets = {name.replace(f".{NEW_ROWS}", ".weight") for name in targets}
-    if unknown := sorted(targets - state.keys()):
-        raise CheckpointError(f"{folder}: its base has no tensor {unknown[0]}; is it another one?")
-    untouched = [name for name in state if name not in tensors]
-    if base_digest(state, untouched) != adapter.base_digest:
-        raise CheckpointError(
-            f"{folder}: it was trained on {adapter.base}, and the weights it is to be applied to "
-            "are others; name the base with `distime merge BASE ADAPTER DST`"
-        )
-    merged = fold(state | tensors, adapter.lora_scale, adapter.new_token_ids)
-    changed = {name: tensor for name, tensor in merged.items() if tensor is not state.get(name)}
-    try:
-        model.load_state_dict(changed, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-
-
 def base_digest(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
     """Hash the first few numbers of some tensors of a state dict, in bfloat16."""
     digest = hashlib.sha256()
-    for name in sorted(names, key=_plain):
+    for name in sorted((name for name in names if _ROWS not in name), key=_plain):
         sample = state[name].detach().flatten()[:_SAMPLED].to("cpu", torch.bfloat16)
         digest.update(_plain(name).encode() + sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _plain(name: str) -> str:
-    return name.replace(_BASE_LAYER, ".")
+    for wrapper in _WRAPPERS:
+        name = name.replace(f"{wrapper}.", ".")
+    return name

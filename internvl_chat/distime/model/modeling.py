@@ -499,18 +499,20 @@ class DisTimeForConditionalGeneration(TimeMixin):
         *args: Any,
         **kwargs: Any,
     ) -> DisTimeForConditionalGeneration:
-        description = adapter.read_description(path)
-        base = Path(base or description.base)
+        found = adapter.read(path)
+        base = Path(base or found.base)
         if not (base / "config.json").is_file() and not adapter.is_adapter(base):
             raise CheckpointError(
                 f"{path}: an adapter of {base}, which is not there; name the base with "
                 "`distime merge BASE ADAPTER DST`"
             )
-        kwargs.setdefault("dtype", getattr(torch, description.dtype))
-        overrides = description.config_overrides | config_overrides
+        if found.base_digest is None:
+            logger.warning("%s does not say which weights it was trained on; taking %s", path, base)
+        if found.dtype is not None:
+            kwargs.setdefault("dtype", getattr(torch, found.dtype))
+        overrides = found.config_overrides | config_overrides
         loaded = cls.from_pretrained(base, *args, config_overrides=overrides, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        adapter.apply(model, path, description)
+        adapter.apply(loaded[0] if isinstance(loaded, tuple) else loaded, path, found)
         return loaded
 
     def save_pretrained(

@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 def is_tied(model: PreTrainedModel) -> bool:
     """Whether head and embedding of a model are the same parameter."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    modules = (model.get_output_embeddings(), model.get_input_embeddings())
+    # PEFT's wrappers make their weights anew every time.
+    head, embedding = (getattr(module, "original_module", module) for module in modules)
     return head.weight is embedding.weight
 
 

@@ -239,7 +239,8 @@ class DisTimeProcessor:
 
     def positions(self, input_ids: Sequence[int], grid: Tensor | None = None) -> Tensor | None:
         """Positions `(D, T)` of one sequence, see `distime.backbones.base.Backbone.positions`."""
-        return self.backbone.positions(input_ids, self.token_ids.placeholders, grid)
+        ids = self.token_ids.placeholders
+        return self.backbone.positions(input_ids, ids, grid, self.settings)
 
     def __call__(
         self,

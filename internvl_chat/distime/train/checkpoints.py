@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RECORD = "resume.json"
-_LAST = ("config.json", "adapter.json")
+_LAST = ("config.json", "adapter_config.json")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 

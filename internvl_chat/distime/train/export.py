@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
 from distime.backbones import DisTimeForConditionalGeneration
 from distime.files import read_json, write_json
 from distime.model import adapter, weights
 from distime.model.adapter import Adapter
-from distime.model.tying import without_tied_head
+from distime.model.tying import is_tied, without_tied_head
 from distime.model.weights import CheckpointError
 from distime.model_card import FILE_NAME as CARD
 from distime.model_card import write_model_card
 from distime.processing.processor import DisTimeProcessor
 from distime.train.arguments import ModelArguments
 from distime.train.checkpoints import replace_files
-from distime.train.lora import new_token_ids
+from distime.train.lora import lora_config, new_token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -113,26 +115,21 @@ class Exporter:
             folder: made if it is not there.
             state: of the whole model, where its parameters are spread over processes.
         """
-        arguments, ids = self.arguments, new_token_ids(self.model.config)
-        state = without_tied_head(self.model, state or self.model.state_dict())
-        description = Adapter(
-            base=str(Path(arguments.model_name_or_path).resolve()),
-            config_overrides=arguments.config_overrides,
-            lora_scale=arguments.lora_scale,
-            new_token_ids=ids,
+        state = state or self.model.state_dict()
+        config, tensors = self._as_peft(state)
+        written = Adapter(
+            config=config,
+            tensors={name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+            config_overrides=self.arguments.config_overrides,
             dtype=_dtype_of(state),
             base_digest=self._base_digest(state),
         )
-        adapter.write(folder, description, adapter.trained_tensors(state, self.trained, ids))
+        adapter.write(folder, written)
         self.processor.save_pretrained(folder)
 
     def _base_digest(self, state: Mapping[str, Tensor]) -> str:
-        untouched = [
-            name
-            for name in state
-            if name not in self.trained and not name.endswith(f".{adapter.NEW_ROWS}")
-        ]
-        return adapter.base_digest(state, untouched)
+        state = without_tied_head(self.model, state)
+        return adapter.base_digest(state, [name for name in state if name not in self.trained])
 
     def check_base(self, checkpoint: Path) -> None:
         """Check that the frozen weights are those beside which a checkpoint was trained.
@@ -142,14 +139,41 @@ class Exporter:
         """
         if not adapter.is_adapter(checkpoint):
             return  # it holds all weights, or DeepSpeed's shards alone
-        description = adapter.read_description(checkpoint)
-        state = without_tied_head(self.model, self.model.state_dict())
-        if description.base_digest != self._base_digest(state):
+        found = adapter.read(checkpoint)
+        if found.base_digest != self._base_digest(self.model.state_dict()):
             raise CheckpointError(
-                f"{checkpoint} was trained on {description.base}, and the frozen weights of "
+                f"{checkpoint} was trained on {found.base}, and the frozen weights of "
                 f"--model_name_or_path {self.arguments.model_name_or_path} are others: give that "
                 "one, or start afresh with another --output_dir"
             )
+
+    def _as_peft(self, state: Mapping[str, Tensor]) -> tuple[LoraConfig, dict[str, Tensor]]:
+        """Put what is trained into PEFT's words.
+
+        The rows of new tokens go along where the vocabularies are frozen: a base model lacks them,
+        and they would be drawn anew.
+        """
+        model, ids = self.model, new_token_ids(self.model.config)
+        tensors = {adapter.peft_name(name): state[name] for name in self.trained}
+        rows = []
+        for module in adapter.vocabularies(model):
+            name = adapter.rows_name(module)
+            if f"{module}.weight" not in self.trained:
+                rows.append(module)
+                if name not in tensors:
+                    tensors[name] = state[f"{module}.weight"][ids]
+        whole = list(adapter.modules_in_full(model))
+        head = adapter.module_name(model, model.get_output_embeddings())
+        if head in whole:  # tied or not, PEFT looks for it
+            tensors[adapter.peft_name(f"{head}.weight")] = state[f"{head}.weight"]
+        config = dataclasses.replace(
+            lora_config(model, self.arguments, rows),
+            modules_to_save=whole or None,
+            ensure_weight_tying=head in whole and is_tied(model),
+            base_model_name_or_path=str(Path(self.arguments.model_name_or_path).resolve()),
+            inference_mode=True,
+        )
+        return config, tensors
 
     def write_trained(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write what a checkpoint needs: an adapter, or the model where all of it is trained."""
@@ -161,13 +185,18 @@ class Exporter:
         Raises:
             CheckpointError: a trained tensor is missing or has another shape.
         """
-        read = weights.read_tensors if self.trains_all else adapter.read_tensors
-        tensors = read(folder)
-        state = self.model.state_dict()
-        for name in [name for name in tensors if name not in state]:
-            # The rows that a base checkpoint lacks, where they are not trained.
-            weight = name.replace(f".{adapter.NEW_ROWS}", ".weight")
-            state[weight][new_token_ids(self.model.config)] = tensors.pop(name).to(state[weight])
+        if self.trains_all:
+            tensors = weights.read_tensors(folder)
+        else:
+            read = weights.read_file(folder / adapter.WEIGHTS)
+            names = {adapter.peft_name(name): name for name in self.trained}
+            tensors = {names[name]: tensor for name, tensor in read.items() if name in names}
+            state = self.model.state_dict()
+            for module in adapter.vocabularies(self.model):
+                # The rows that a base checkpoint lacks, where they are not trained.
+                rows, weight = adapter.rows_name(module), f"{module}.weight"
+                if rows in read and rows not in names:
+                    state[weight][new_token_ids(self.model.config)] = read[rows].to(state[weight])
         if missing := sorted(self.trained - tensors.keys()):
             raise CheckpointError(f"{folder}: lacks {len(missing)} tensors, such as {missing[0]}")
         try:
