@@ -67,12 +67,9 @@ PUBLISHED_SECONDS = {
 
 def measure(benchmark: str, pred: str, gt: str | None, published: bool) -> dict[str, float]:
     """Score once in this process and return what it took."""
-    import importlib
+    from distime.benchmarks import find, score
 
-    from distime.metrics import BENCHMARKS, score
-
-    # The import of numpy and of the scorer is not part of the scoring.
-    importlib.import_module(f"distime.metrics.{BENCHMARKS[benchmark].scorer.split(':')[0]}")
+    find(benchmark)  # The import of numpy and of the scorer is not part of the scoring.
     start, cpu = time.perf_counter(), cpu_seconds()
     result = score(benchmark, pred, gt, published=published)
     megabytes = [

@@ -28,10 +28,11 @@ from typing import NamedTuple
 import pytest
 
 from answering import write_answering_checkpoint
+from distime.benchmarks import Result
+from distime.benchmarks.charades import synthetic_queries, synthetic_truth
+from distime.benchmarks.nextgqa import split_file
 from distime.cli import COMMANDS, command_parser, main
-from distime.data.synthetic import charades_annotation, charades_database, make_video, write_video
-from distime.metrics import Result
-from distime.metrics.nextgqa import split_file
+from distime.data.synthetic import make_video, write_video
 from distime.model.modeling import TimeMixin
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,8 +118,8 @@ def prepared(tmp_path_factory):
         shutil.copy(videos / specs[0].file_name, root / path)
 
     examples = chat / "data_example"
-    write_json(examples / "charades" / "test_float.json", charades_annotation(specs))
-    truth = charades_database(specs)
+    write_json(examples / "charades" / "test_float.json", synthetic_queries(specs))
+    truth = synthetic_truth(specs)
     for path in (examples / "charades", root, root / "GT.json"):
         write_json(path if path.suffix else path / "charades_sta_test.json", truth)
     predictions = {

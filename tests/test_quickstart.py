@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from distime import DisTime
+from distime.benchmarks.charades import synthetic_queries
 from distime.data.checking import check
 from distime.data.curriculum import STAGES, write_curriculum
-from distime.data.synthetic import Event, SyntheticVideo, charades_annotation, write_videos
+from distime.data.synthetic import Event, SyntheticVideo, write_videos
 from distime.demo.responder import FIND, Limits, Responder
 from distime.quickstart import (
     QuickstartSettings,
@@ -101,7 +102,7 @@ def test_best_constant_is_the_common_interval():
 
 def test_answers_that_ignore_the_question_hit_the_other_events():
     spec = video((0, 5), (10, 15))
-    queries = [row["query"] for row in charades_annotation([spec])]
+    queries = [row["query"] for row in synthetic_queries([spec])]
     right = {queries[0]: {"start": 0, "end": 5}, queries[1]: {"start": 10, "end": 15}}
     deaf = {query: {"start": 0, "end": 15} for query in queries}
     assert wrong_question_miou({"v": right}, [spec]) == 0

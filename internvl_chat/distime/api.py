@@ -9,7 +9,7 @@
     answer = model.chat("video.mp4", "What does she do?")
     model.chat("video.mp4", "And after that?", history=[("What does she do?", answer)])
 
-Times are seconds from the start of the video and lie inside it; an event starts before it ends
+Times are seconds as a player shows them and lie inside the video; an event starts before it ends
 (the model itself is not bound to that: a reversed pair is swapped, with its distributions). Answers
 are the model's most likely words unless sampling is asked for, and the same for a question alone as
 among others.

@@ -75,13 +75,18 @@ def write_srt(path: str | os.PathLike, events: Iterable[Event]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(srt(events), encoding="utf-8")
+    return path
+
+
+def srt(events: Iterable[Event]) -> str:
+    """Events as SubRip subtitles, in the order of their starts; see `write_srt`."""
     blocks = []
     for number, event in enumerate(sorted(events, key=lambda e: (e.start, e.end)), start=1):
         # An empty line would end the subtitle, and an arrow could begin a new one.
         words = " ".join(event.text.replace("-->", "->").split()) or f"event {number}"
         blocks.append(f"{number}\n{_clock(event.start)} --> {_clock(event.end)}\n{words}\n")
-    path.write_text("\n".join(blocks), encoding="utf-8")
-    return path
+    return "\n".join(blocks)
 
 
 def _clock(seconds: float) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from distime.metrics.files import MetricError
-from distime.metrics.result import Result
+from distime.benchmarks.result import Result
+from distime.files import FileError
 
 if TYPE_CHECKING:
     from distime.model.config import TimeConfig
@@ -162,7 +162,7 @@ def _results(source: Path) -> Iterator[str]:
     for path in sorted(source.glob("metrics*.json")):
         try:
             result = Result.read(path)
-        except MetricError as error:
+        except FileError as error:
             logger.warning("%s; the model card does without it", error)
             continue
         shown = {name: f"{value:.2f}" for name, value in result.metrics.items()}

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from distime import paths
+from distime.benchmarks import benchmarks
+from distime.benchmarks.base import Benchmark
 from distime.data.curriculum import FRAMES, STAGES, words, write_curriculum
 from distime.data.synthetic import (
     Event,
     SyntheticVideo,
-    charades_annotation,
-    charades_database,
     write_videos,
 )
 from distime.metrics.intervals import iou as temporal_iou
@@ -122,9 +122,7 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
     held_out = write_videos(
         out / "videos" / "held_out", settings.held_out_videos, 2 * settings.seed + 1
     )
-    annotation, ground_truth = out / "test_float.json", out / "charades_sta_test.json"
-    _write_json(annotation, charades_annotation(held_out))
-    _write_json(ground_truth, charades_database(held_out))
+    annotation, ground_truth = _benchmark().of_synthetic(held_out, out)
     lessons = write_curriculum(train, out / "videos" / "train", out / "lessons", settings.seed)
     lap("videos")
 
@@ -212,11 +210,16 @@ def _train(start: Path, out: Path, meta: Path, stage: Stage, num_frames: int, se
     )  # fmt: skip
 
 
+def _benchmark() -> type[Benchmark]:
+    """The benchmark that can be made of synthetic videos."""
+    return next(one for one in benchmarks().values() if one.of_synthetic is not None)
+
+
 def _evaluate(
     checkpoint: Path, annotation: Path, videos: Path, out: Path, ground_truth: Path
 ) -> dict[str, float]:
     _call(
-        "evaluate.sh", checkpoint, "charades",
+        "evaluate.sh", checkpoint, _benchmark().name,
         "--annotation", annotation,
         "--video-root", videos,
         "--out-dir", out,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distime.benchmarks.charades import synthetic_queries, synthetic_truth
 from distime.data.synthetic import (
     COLORS,
     SHAPES,
@@ -17,8 +18,6 @@ from distime.data.synthetic import (
     STRIDE,
     Event,
     SyntheticVideo,
-    charades_annotation,
-    charades_database,
     make_video,
     render,
     write_video,
@@ -214,8 +213,8 @@ def test_global_random_state_is_left_alone(tmp_path):
 
 def test_charades_formats():
     specs = [make_video(seed) for seed in range(20)]
-    items = charades_annotation(specs)
-    database = charades_database(specs)["database"]
+    items = synthetic_queries(specs)
+    database = synthetic_truth(specs)["database"]
     assert len(items) == sum(len(spec.events) for spec in specs)
     assert len({(item["video"], item["query"]) for item in items}) == len(items)
     for item in items:

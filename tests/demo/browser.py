@@ -70,6 +70,14 @@ class Page:
     def ask(self):
         self.one("#distime-ask").click()
 
+    def set_width(self, pixels):
+        """As on a screen of so many pixels; None for the window again."""
+        if pixels is None:
+            self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        else:
+            screen = {"width": pixels, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+            self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
     def seconds(self):
         return self.video("currentTime")
 

@@ -6,11 +6,14 @@ Screenshots are kept in the folder that DISTIME_ARTEFACTS names, else in pytest'
 import json
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
+from urllib.parse import unquote
 
+import av
 import pytest
 
 from answering import QUERIES
@@ -18,7 +21,8 @@ from distime import DisTime
 from distime.data.synthetic import make_video, write_video
 from distime.demo.responder import ASK, FIND, LIST, DemoError, Limits
 from distime.metrics.intervals import iou
-from distime.processing.questions import ANET_CAPTIONING
+from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.video import open_video
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (requirements-demo.txt)")
 from demo.browser import Page, headless_browser  # noqa: E402
@@ -31,7 +35,7 @@ LIMITS = Limits(megabytes=2, seconds=60, new_tokens=12)
 
 @pytest.fixture(scope="module")
 def address(model):
-    with serving(model, limits=LIMITS) as url:
+    with serving(model, limits=LIMITS, checkpoint="DisTime-tiny") as url:
         yield url.rstrip("/")
 
 
@@ -65,13 +69,19 @@ def ask(address, path, mode=FIND, question=QUERIES[0]):
 
 
 @pytest.mark.smoke
-def test_a_program_can_upload_and_ask(address, uploads, model):
+def test_a_program_gets_data(address, uploads, model):
     path = upload(address, "my video.mp4", uploads[0].read_bytes())
-    state, (answer, timeline, *_) = ask(address, path)
+    state, (data,) = ask(address, path)
     assert state == "complete"
-    events = model.ground(uploads[0], QUERIES[0], max_new_tokens=12)
-    assert f'data-start="{events[0].start:.3f}"' in answer
-    assert timeline.count("data-start") == len(events)
+    expected = model.chat(uploads[0], moment_retrieval_question(QUERIES[0]), max_new_tokens=12)
+    assert data["checkpoint"] == "DisTime-tiny" and data["video"] == "my video.mp4"
+    assert len(data["events"]) == len(expected.events) > 0
+    for found, event in zip(data["events"], expected.events, strict=True):
+        numbers = (found["start"], found["end"], found["confidence"])
+        assert numbers == pytest.approx((event.start, event.end, event.confidence), abs=1e-3)
+        assert found["text"] == QUERIES[0]
+    assert data["duration"] == pytest.approx(expected.duration, abs=1e-3)
+    assert "distime-answer" not in json.dumps(data)  # no HTML
 
 
 def test_a_request_cannot_read_other_files(address, uploads, tmp_path):
@@ -157,7 +167,8 @@ def test_upload_ask_see_events_click_to_seek(browser, address, uploads, model, a
     page.wait(lambda: page.video("readyState"))
     page.write(QUERIES[0])
     page.ask()
-    events = model.ground(uploads[0], QUERIES[0], max_new_tokens=12)
+    answer = model.chat(uploads[0], moment_retrieval_question(QUERIES[0]), max_new_tokens=12)
+    events = answer.events
     page.wait(lambda: len(page.all("#distime-timeline g.event")) == len(events))
     assert len(page.all("#distime-timeline polyline")) == 2 * len(events)
 
@@ -166,13 +177,97 @@ def test_upload_ask_see_events_click_to_seek(browser, address, uploads, model, a
         row.click()
         page.is_at(event.start)
     playhead = page.one(".distime-playhead")
-    expected = (1.2 + 97.6 * page.seconds() / events.duration) / 100
+    expected = page.seconds() / answer.duration
     place = playhead.location["x"] - page.one(".distime-stage").location["x"]
     assert place / page.one(".distime-stage").size["width"] == pytest.approx(expected, abs=0.06)
 
     page.all("#distime-answer button")[0].click()
     page.is_at(events[0].start)
     browser.save_screenshot(str(artefacts / "demo_ground.png"))
+
+
+def test_on_a_telephone(browser, address, uploads, artefacts):
+    page = Page(browser, address)
+    page.set_width(390)
+    page.upload(uploads[0])
+    page.wait(lambda: page.video("readyState"))
+    page.write(QUERIES[0])
+    page.ask()
+    row = page.one("#distime-timeline g.event")
+    browser.save_screenshot(str(artefacts / "demo_telephone.png"))
+    assert row.size["height"] >= 44 and row.size["width"] > 250
+    words = [text.text for text in page.all("#distime-timeline text")]
+    assert words[:3] == ["start", "end", "answer"]
+    page.set_width(None)
+
+
+def test_a_type_that_browsers_do_not_play(browser, address, uploads, model, tmp_path):
+    """A copy is shown; asked is about the file itself, and nothing complains meanwhile."""
+    path = tmp_path / "old camera.avi"
+    with open_video(uploads[0]) as reader, av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        for number, picture in enumerate(reader.frames(range(reader.num_frames))):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    page = Page(browser, address)
+    page.upload(path)
+    page.wait(lambda: page.video("readyState") and page.video("duration") > 20)
+    assert not page.all("[data-testid=toast-body]")
+    assert "a copy without sound" in page.one("#distime-video").text
+    page.write(QUERIES[0])
+    page.ask()
+    link = page.one("#distime-downloads a").get_attribute("href")
+    data = json.loads(unquote(link.split(",", 1)[1]))
+    assert data["video"] == path.name
+    (start, *_) = [event["start"] for event in data["events"]]
+    assert start == pytest.approx(
+        model.ground(path, QUERIES[0], max_new_tokens=12)[0].start, abs=0.01
+    )
+
+
+def test_what_the_page_says_and_hides(browser, address):
+    page = Page(browser, address)
+    assert "DisTime-tiny" in page.one("h1 ~ p").text
+    assert page.all("#distime-question")
+    page.choose(LIST)
+    page.wait(lambda: not page.all("#distime-question"))
+    page.choose(ASK)
+    page.wait(lambda: page.all("#distime-question"))
+    pictures = page.all("#distime-examples img")
+    shown = "return arguments[0].complete && arguments[0].naturalWidth"
+    assert len(pictures) == 3
+    page.wait(lambda: all(browser.execute_script(shown, picture) for picture in pictures))
+
+
+def test_an_answer_can_be_stopped(browser, address, uploads, model, monkeypatch):
+    begun = threading.Event()
+    ended = []
+
+    def ask_forever(*_, stopping_criteria, **__):
+        begun.set()
+        try:
+            while True:
+                stopping_criteria[0]()
+                time.sleep(0.05)
+        finally:
+            ended.append(time.monotonic())
+
+    page = Page(browser, address)
+    page.upload(uploads[0])
+    page.wait(lambda: page.video("readyState"))
+    page.write(QUERIES[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "ask", ask_forever)
+        page.ask()
+        assert begun.wait(20)
+        page.one("#distime-stop").click()
+        page.wait(lambda: ended)
+        page.wait(lambda: "Stopped." in page.one("#distime-answer").text)
+    page.ask()  # and the next one is answered
+    page.wait(lambda: page.all("#distime-answer .distime-answer"))
 
 
 def test_descriptions_are_chapters(browser, address, uploads, model, artefacts):

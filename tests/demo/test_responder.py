@@ -1,13 +1,19 @@
 """What the page does with a request; no browser and no gradio."""
 
+import json
 import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import av
 import numpy as np
 import pytest
 
 from answering import QUERIES
 from distime.cli import main
+from distime.demo.preview import plays_in_browsers, write_preview
 from distime.demo.responder import (
     ASK,
     FIND,
@@ -22,6 +28,7 @@ from distime.demo.responder import (
 )
 from distime.processing.answers import Answer, Event
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.video import open_video
 
 LIMITS = Limits(megabytes=5, seconds=60, new_tokens=12)
 
@@ -56,6 +63,78 @@ def test_each_mode_asks_its_question(model, respond, video):
         assert reply.chapters.count("<li>") == (len(expected.events) if mode == LIST else 0)
         assert reply.prompt == model.prompt(video, asked) and asked in reply.prompt
         assert "4 frames of" in reply.details and "on cpu" in reply.details
+
+
+def test_programs_and_files_get_the_same(respond, video):
+    reply = respond(video, FIND, QUERIES[0])
+    data = reply.data
+    assert data["question"] == QUERIES[0] and data["events"][0]["text"] == QUERIES[0]
+    root = ElementTree.fromstring(reply.downloads)
+    files = {
+        link.get("download"): unquote(link.get("href").split(",", 1)[1]) for link in root.iter("a")
+    }
+    stem = Path(video).stem
+    assert list(files) == [f"{stem}.json", f"{stem}.srt"]
+    assert json.loads(files[f"{stem}.json"]) == json.loads(json.dumps(data))
+    assert files[f"{stem}.srt"].count(" --> ") == len(data["events"])
+    assert QUERIES[0] in files[f"{stem}.srt"]
+
+
+def test_a_request_can_be_stopped(respond, video):
+    class AfterThreeTokens(threading.Event):
+        asked = 0
+
+        def is_set(self):
+            self.asked += 1
+            return self.asked > 3
+
+    stop = AfterThreeTokens()
+    with pytest.raises(DemoError, match=r"Stopped\."):
+        respond(video, FIND, QUERIES[0], stop)
+    assert stop.asked == 4
+    assert respond(video, FIND, QUERIES[0], threading.Event()).answer
+
+
+def encoded(path, codec, pixels="yuv420p"):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for number in range(24):
+            picture = np.full((48, 64, 3), 10 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.mp4", "mpeg4", "yuv420p"),
+        ("a.mp4", "libx264", "yuv444p"),
+        ("a.gif", "gif", "rgb8"),
+    ],
+)
+def test_previews_show_the_same_at_the_same_time(tmp_path, name, codec, pixels):
+    path = encoded(tmp_path / name, codec, pixels)
+    assert not plays_in_browsers(path)
+    write_preview(path, tmp_path / "preview.mp4")
+    assert plays_in_browsers(tmp_path / "preview.mp4")
+    with open_video(path) as before, open_video(tmp_path / "preview.mp4") as after:
+        assert after.duration == pytest.approx(before.start + before.duration, abs=0.2)
+        shown = np.searchsorted(before.timestamps + before.start, after.timestamps + 1e-6, "right")
+        old = before.frames((shown - 1).clip(0)).astype(int)
+        new = after.frames(range(after.num_frames)).astype(int)
+        assert np.abs(old.mean((1, 2, 3)) - new.mean((1, 2, 3))).max() < 4
+
+
+def test_what_browsers_play_is_left_alone(tmp_path, uploads):
+    assert plays_in_browsers(uploads[0])
+    assert plays_in_browsers(encoded(tmp_path / "a.webm", "libvpx-vp9"))
+    assert not plays_in_browsers(tmp_path / "absent.mp4")
 
 
 @pytest.mark.parametrize(

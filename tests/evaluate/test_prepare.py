@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from distime.benchmarks import find, official_data
 from distime.cli import main
 from distime.data.meta import read_meta
-from distime.data.official import DATA_SETS, PrepareError, prepare
-from distime.evaluate.benchmarks import BENCHMARKS
+from distime.data.official import PrepareError
+from distime.data.official import prepare as prepare_data
 from distime.evaluate.settings import Settings
 from evaluate.conftest import INTERNVL_CHAT
 
@@ -18,6 +19,10 @@ EXAMPLES = INTERNVL_CHAT / "data_example" / "official"
 RELEASED = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"
 
 OPTIONS = ["a0", "a1", "a2", "a3", "a4"]
+
+
+def prepare(name, *arguments, **options):
+    return prepare_data(official_data()[name], *arguments, **options)
 
 
 def read(path):
@@ -51,7 +56,7 @@ def test_what_is_written_can_be_evaluated(name, runs, annotation, expected, tmp_
             annotation=out / annotation,
             video_root=tmp_path,
         )
-        assert len(list(BENCHMARKS[benchmark](settings).queries())) == expected
+        assert len(list(find(benchmark)(settings).queries())) == expected
 
 
 def test_charades_windows_are_clipped_for_inference_alone(tmp_path):
@@ -108,7 +113,7 @@ def test_wrong_sources_say_what_is_needed(tmp_path, capsys):
         prepare("anet", tmp_path, tmp_path, available_only=True)
     assert main(["prepare", "qvh", "--source", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert "highlight_val_release.jsonl" in capsys.readouterr().err
-    assert len(DATA_SETS) == 8
+    assert len(official_data()) == 8
 
 
 # ------------------------------------------------------------- against the released annotations
@@ -192,5 +197,5 @@ def test_examples_can_be_evaluated(run, path, queries, tmp_path):
         video_root=tmp_path,
         score=False,
     )
-    found = list(BENCHMARKS[run](settings).queries())
+    found = list(find(run)(settings).queries())
     assert len(found) == queries if queries else found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distime.evaluate.benchmarks import BENCHMARKS
+from distime.benchmarks import find
 from distime.evaluate.settings import Settings
 from distime.processing.answers import Answer, Event
 
@@ -29,7 +29,7 @@ def released(tmp_path):
             "out_dir": tmp_path,
             "score": False,
         } | settings
-        benchmark = BENCHMARKS[name](Settings(**settings))
+        benchmark = find(name)(Settings(**settings))
         return benchmark, list(benchmark.queries()), RELEASED / "predictions_1B" / predictions
 
     return load

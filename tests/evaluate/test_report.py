@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distime.benchmarks import Result
 from distime.cli import main
 from distime.evaluate import Settings, run
 from distime.evaluate.calibration import calibration_bins, rank_correlation
@@ -18,7 +19,6 @@ from distime.evaluate.charts import bar_chart
 from distime.evaluate.journal import answer_to_dict
 from distime.evaluate.report import Sample, chosen_samples, fit, verdict
 from distime.evaluate.runner import group
-from distime.metrics import Result
 from distime.processing.answers import Answer, Event
 from evaluate.tiny_benchmarks import write_json
 
@@ -123,9 +123,9 @@ def hand_made(tmp_path):
     said = ["It is <TIME_STAMP>.", "<TIME_STAMP>", f"{NASTY} <TIME_STAMP>", "never"]
     events = [(event(4, 8, 0.9),), (event(4, 6, 0.7),), (event(10, 12, 0.2),), ()]
     answers = [Answer(*pair, 20.0) for pair in zip(said, events, strict=True)]
-    from distime.evaluate.benchmarks import BENCHMARKS
+    from distime.benchmarks import find
 
-    queries = list(BENCHMARKS["charades"](settings).queries())
+    queries = list(find("charades")(settings).queries())
     (task,) = group(queries, settings.video_root)
     lines = [
         {"settings": {}},

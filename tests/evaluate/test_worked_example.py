@@ -1,55 +1,126 @@
-"""The worked example of docs/ADD_A_BENCHMARK.md is run as it stands there."""
+"""The worked example of docs/ADD_A_BENCHMARK.md: a benchmark from outside, in one file."""
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from distime.data.synthetic import SyntheticVideo
-from distime.evaluate import Settings, run
-from distime.evaluate.benchmarks import BENCHMARKS
-from distime.metrics.registry import BENCHMARKS as METRICS
-from distime.metrics.registry import Benchmark
-from distime.processing.questions import JOIN
+from distime import benchmarks
+from distime.benchmarks import registry
+from distime.benchmarks.base import SettingsError
+from distime.cli import main
+from distime.files import FileError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture
-def tacos(monkeypatch):
+def only_ours():
+    """Forgets what a test has made known."""
+    registry.benchmarks.cache_clear()
+    yield
+    registry.benchmarks.cache_clear()
+
+
+@pytest.fixture
+def doors(tmp_path, only_ours):
+    """The file as the page shows it, named for the command line."""
     page = (DOCS / "ADD_A_BENCHMARK.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    names = {}
-    exec(compile(source, "tacos.py", "exec"), names)
-    monkeypatch.setitem(BENCHMARKS, "tacos", names["Tacos"])
-    monkeypatch.setitem(JOIN, "tacos", "")
-    entry = Benchmark("tacos", "TACoS", "tacos:score", ("results.json",), None)
-    monkeypatch.setitem(METRICS, "tacos", entry)
+    path = tmp_path / "doors.py"
+    path.write_text(source, encoding="utf-8")
+    return path
 
 
-def test_the_example_runs(tacos, checkpoint, videos, tmp_path):
-    root, specs = videos
-    spec: SyntheticVideo = specs[0]
-    item = {
-        "duration": spec.duration,
-        "timestamps": [[event.start, event.end] for event in spec.events],
-        "sentences": [event.query for event in spec.events],
-    }
-    (tmp_path / "test.json").write_text(json.dumps({spec.name: item}))
-    result = run(
-        Settings(
-            checkpoint=checkpoint,
-            benchmark="tacos",
-            annotation=tmp_path / "test.json",
-            video_root=root,
-            out_dir=tmp_path / "out",
-            num_segments=4,
-            max_new_tokens=12,
-            device="cpu",
-            score=False,
-            plots=1,
+@pytest.mark.parametrize("how", ["file", "entry point"])
+def test_prepare_evaluate_score_and_report(
+    how, doors, checkpoint, videos, tmp_path, capsys, monkeypatch
+):
+    flag = ["--benchmark-file", str(doors)]
+    if how == "entry point":
+        flag = []
+        installed = tmp_path / "installed"
+        (installed / "doors-1.dist-info").mkdir(parents=True)
+        (installed / "doors-1.dist-info" / "METADATA").write_text("Name: doors\nVersion: 1\n")
+        (installed / "doors-1.dist-info" / "entry_points.txt").write_text(
+            "[distime.benchmarks]\ndoors = doors_elsewhere\n"
         )
-    )
-    assert len(json.loads(result.path.read_text())) == len(spec.events)
-    assert (tmp_path / "out" / "plots" / "index.html").is_file()
+        (installed / "doors_elsewhere.py").write_text(doors.read_text())
+        monkeypatch.syspath_prepend(str(installed))
+        monkeypatch.delitem(sys.modules, "doors_elsewhere", raising=False)
+        registry.benchmarks.cache_clear()
+    root, specs = videos
+    events = [(spec.name, event) for spec in specs[:1] for event in spec.events]
+    rows = [f"{name},{event.start},{event.end},{event.query}" for name, event in events]
+    (tmp_path / "official").mkdir()
+    (tmp_path / "official" / "doors.csv").write_text("\n".join(["video,start,end,what", *rows]))
+
+    def run(*words):
+        code = main([*map(str, words), *flag])
+        return code, capsys.readouterr().out
+
+    made = tmp_path / "made"
+    arguments = ["--source", tmp_path / "official", "--out", made, "--video-root", root]
+    code, out = run("prepare", "doors", *arguments)
+    assert code == 0 and f"{len(events)} queries about 1 videos" in out
+
+    results = tmp_path / "results" / "Doors" / "tiny"
+    arguments = ["--checkpoint", checkpoint, "--annotation", made / "test.json"]
+    arguments += ["--video-root", root, "--out-dir", results, "--device", "cpu"]
+    arguments += ["--num-segments", "4", "--max-new-tokens", "12"]
+    code, out = run("evaluate", "doors", *arguments)
+    assert code == 0 and "mIoU" in out
+    assert len(json.loads((results / "results.json").read_text())) == len(events)
+
+    gt = ["--gt", made / "test.json"]
+    code, out = run("score", "doors", results / "results.json", *gt)
+    assert code == 0 and f"queries  {len(events)}" in out
+    perfect = {str(i): [event.start, event.end] for i, (_, event) in enumerate(events)}
+    (tmp_path / "perfect.json").write_text(json.dumps(perfect))
+    code, out = run("score", "doors", tmp_path / "perfect.json", *gt)
+    assert re.search(r"mIoU +100\.0000", out)
+
+    code, out = run("report", tmp_path / "results")
+    assert code == 0 and re.search(r"\| Doors \| mIoU \| .* a stopwatch 50\.0 \|", out)
+    code, out = run("report", tmp_path / "results", "--html")
+    assert code == 0 and "worst-1" in (results / "report.html").read_text()
+
+
+def test_a_page_finds_the_file_by_itself(doors, only_ours):
+    assert benchmarks.add_file(doors) == ["doors"]
+    assert benchmarks.add_file(doors) == ["doors"]  # twice is no conflict
+    assert benchmarks.find("doors").file == doors
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "no such file"),
+        ("x = ", "it cannot be run"),
+        ("import nothing_of_that_name", "nothing_of_that_name"),
+        ("x = 1", "defines no class"),
+    ],
+)
+def test_files_that_are_no_benchmark(source, message, tmp_path, only_ours, capsys):
+    path = tmp_path / "mine.py"
+    if source is not None:
+        path.write_text(source)
+    with pytest.raises(SettingsError, match=message):
+        benchmarks.add_file(path)
+    assert main(["score", "mine", "x.json", "--benchmark-file", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: --benchmark-file ") and err.count("\n") == 1
+
+
+def test_names_are_unique(doors, only_ours):
+    first = next(iter(benchmarks.benchmarks()))
+    doors.write_text(doors.read_text().replace('name = "doors"', f'name = "{first}"'))
+    with pytest.raises(SettingsError, match=f"a benchmark '{first}' is there already"):
+        benchmarks.add_file(doors)
+
+
+def test_a_name_that_is_unknown_is_told(only_ours):
+    with pytest.raises(FileError, match="no benchmark 'doors'; choose one of .*--benchmark-file"):
+        benchmarks.find("doors")

@@ -10,10 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from distime.benchmarks.charades import synthetic_queries, synthetic_truth
 from distime.data.synthetic import (
     SyntheticVideo,
-    charades_annotation,
-    charades_database,
     render,
 )
 
@@ -50,8 +49,8 @@ def settings_of(run: str, folder: Path, root: Path, specs: Sequence[SyntheticVid
 
 
 def _write_charades(folder, root, specs):
-    write_json(folder / "charades_sta_test.json", charades_database(specs))
-    return {"annotation": write_json(folder / "test_float.json", charades_annotation(specs))}
+    write_json(folder / "charades_sta_test.json", synthetic_truth(specs))
+    return {"annotation": write_json(folder / "test_float.json", synthetic_queries(specs))}
 
 
 def _write_anet(folder, root, specs):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.metrics import MetricError, score
-from distime.metrics.anet import Video, evaluate
+from distime.benchmarks import score
+from distime.benchmarks.anet import Video, evaluate
+from distime.files import FileError
 
 GT = {
     "v_a": {"duration": 30.0, "timestamps": [[0, 10], [10, 30]], "sentences": ["x.", " ü."]},
@@ -70,7 +71,7 @@ def test_single_point_and_out_of_range(write):
     ],
 )
 def test_errors_name_the_place(write, pred, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("anet", write("p.json", pred), write("g.json", GT))
 
 
@@ -83,7 +84,7 @@ def test_errors_name_the_place(write, pred, message):
     ],
 )
 def test_wrong_annotation(write, gt, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("anet", write("p.json", results()), write("g.json", gt))
 
 

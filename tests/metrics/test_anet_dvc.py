@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from distime.metrics import MetricError, score
-from distime.metrics.anet_dvc import Answer, merge_repeats, read_log
+from distime.benchmarks import score
+from distime.benchmarks.anet_dvc import Narration, merge_repeats, read_log
+from distime.files import FileError
 
 GT = {
     "v_a": {
@@ -77,16 +78,16 @@ def test_log_lines_are_counted(write):
     )
     read = read_log(write("log.txt", log))
     assert read.answers == {
-        "v_a": Answer([(1.5, 7.0)], ["two."], "seconds"),
-        "v_b": Answer([], [], "seconds"),
-        "v_c": Answer([(3.0, 1.0)], ["x"], "seconds"),
+        "v_a": Narration([(1.5, 7.0)], ["two."], "seconds"),
+        "v_b": Narration([], [], "seconds"),
+        "v_c": Narration([(3.0, 1.0)], ["x"], "seconds"),
     }
     assert read.counts == {"duplicates": 1, "bad_lines": 1, "bad_answers": 2}
 
 
 def test_repeats_are_merged():
     text = "a man is seen standing in a gym and lifting a heavy weight over his head"
-    answer = Answer(
+    answer = Narration(
         [(0, 5), (6, 9), (9, 12), (14, 20), (20, 30)],
         [text, text, text + ".", text, "a dog runs"],
         "seconds",
@@ -94,7 +95,7 @@ def test_repeats_are_merged():
     merged = merge_repeats(answer)
     assert merged.windows == [(0, 12), (14, 20), (20, 30)]
     assert merged.captions == [text, text, "a dog runs"]
-    assert merge_repeats(Answer([], [], "percent")) == Answer([], [], "percent")
+    assert merge_repeats(Narration([], [], "percent")) == Narration([], [], "percent")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_repeats_are_merged():
     ],
 )
 def test_errors_name_the_place(write, log, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("anet_dvc", write("log.txt", log), write("g.json", GT))
 
 
@@ -130,8 +131,8 @@ def test_grounding_task(write):
     assert result.counts["bad_answers"] == 1
     percent = score("anet_dvc", pred, gt, task="grounding", time_unit="percent")
     assert percent.metrics["R1@0.3"] == pytest.approx(100 / 3)
-    with pytest.raises(MetricError, match="no annotated sentence 7"):
+    with pytest.raises(FileError, match="no annotated sentence 7"):
         bad = write("bad.txt", grounding("v_a", "1 - 2", sentence_id=7))
         score("anet_dvc", bad, gt, task="grounding")
-    with pytest.raises(MetricError, match="no line of task"):
+    with pytest.raises(FileError, match="no line of task"):
         score("anet_dvc", write("log2.txt", line("v_a")), gt, task="grounding")

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.metrics import MetricError, score
-from distime.metrics.charades import Query, evaluate
+from distime.benchmarks import score
+from distime.benchmarks.charades import Moment, evaluate
+from distime.files import FileError
 
 
 def annotation(*segments: tuple[str, float, float], duration: float = 30.0) -> dict:
@@ -38,7 +39,7 @@ def test_by_hand(write):
     [((2.2, 5.4), (2.2, 3.8), "0.5"), ((0.0, 1.0), (0.3, 1.0), "0.7"), ((0, 1), (0.7, 1), "0.3")],
 )
 def test_ties_count_as_hits(window, predicted, threshold):
-    queries = [Query("V", "q", window, 30.0)]
+    queries = [Moment("V", "q", window, 30.0)]
     result = evaluate({("V", "q"): predicted}, queries)
     assert result.metrics[f"R1@{threshold}"] == 100
 
@@ -78,7 +79,7 @@ def test_missing_reversed_and_unanswered_are_misses_and_counted(write):
 
 
 def test_reversed_prediction_stops_the_published_scorer_only():
-    queries = [Query("V", "q", (2, 8), 30.0)]
+    queries = [Moment("V", "q", (2, 8), 30.0)]
     result = evaluate({("V", "q"): (9, 3)}, queries, published=True)
     assert result.metrics["mIoU"] == 0
     assert result.published_as_run == {} and "ValueError" in result.warnings[0]
@@ -114,12 +115,12 @@ def test_repeated_keys_are_counted(write):
     ],
 )
 def test_errors_name_the_place(write, predictions, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("charades", write("p.json", predictions), write("g.json", annotation(("q", 2, 8))))
 
 
 def test_wrong_annotation_file(write):
-    with pytest.raises(MetricError, match="give charades_sta_test.json"):
+    with pytest.raises(FileError, match="give charades_sta_test.json"):
         score("charades", write("p.json", {}), write("g.json", {"v_1": {"timestamps": []}}))
 
 
@@ -129,7 +130,7 @@ windows = st.tuples(times, times).map(sorted).map(tuple)
 
 @given(st.lists(st.tuples(windows, windows), min_size=1, max_size=8), st.randoms())
 def test_properties(pairs, random):
-    queries = [Query("V", str(i), window, None) for i, (window, _) in enumerate(pairs)]
+    queries = [Moment("V", str(i), window, None) for i, (window, _) in enumerate(pairs)]
     predictions = {("V", str(i)): predicted for i, (_, predicted) in enumerate(pairs)}
     metrics = evaluate(predictions, queries).metrics
     assert 100 >= metrics["R1@0.3"] >= metrics["R1@0.5"] >= metrics["R1@0.7"] >= 0
@@ -140,7 +141,7 @@ def test_properties(pairs, random):
 
 @given(st.lists(windows.filter(lambda window: window[0] < window[1]), min_size=1))
 def test_perfect_predictions_score_100(perfect):
-    queries = [Query("V", str(i), window, None) for i, window in enumerate(perfect)]
+    queries = [Moment("V", str(i), window, None) for i, window in enumerate(perfect)]
     result = evaluate({("V", query.text): query.window for query in queries}, queries)
     assert result.metrics == dict.fromkeys(result.metrics, pytest.approx(100))
 

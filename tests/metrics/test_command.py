@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from distime.benchmarks import Result, benchmarks, compare, find, newest_predictions, score
+from distime.benchmarks import table as reports
 from distime.cli import main
-from distime.metrics import BENCHMARKS, MetricError, Result, compare, newest_predictions, score
-from distime.metrics import report as reports
+from distime.files import FileError
 
 ROOT = Path(__file__).resolve().parents[2] / "internvl_chat"
 EXAMPLES = ROOT / "data_example"
@@ -118,7 +119,7 @@ def test_errors(capsys, args, message):
 
 def test_missing_annotation_says_where_it_belongs(monkeypatch, tmp_path):
     monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
-    with pytest.raises(MetricError, match="charades_sta_test.json: no such file; put the official"):
+    with pytest.raises(FileError, match="charades_sta_test.json: no such file; put the official"):
         score("charades", CHARADES)
 
 
@@ -134,7 +135,7 @@ def test_compare(capsys, tmp_path):
     assert run("--compare", tmp_path / "a/m", tmp_path / "c/m", tmp_path / "a/m") == 0
     assert "R1@0.5" in capsys.readouterr().out
     other = Result("anet", {"mIoU": 1.0}, {})
-    with pytest.raises(MetricError, match="different benchmarks .anet, charades."):
+    with pytest.raises(FileError, match="different benchmarks .anet, charades."):
         compare([("x", other), ("y", Result.read(tmp_path / "a/m"))])
 
 
@@ -145,7 +146,7 @@ def test_newest_results_are_taken(tmp_path):
         path.write_bytes(CHARADES.read_bytes())
         os.utime(path, (10_000 - age, 10_000 - age))
     assert newest_predictions("charades", tmp_path).parent.name == "new"
-    with pytest.raises(MetricError, match="evaluate.sh CHECKPOINT anet"):
+    with pytest.raises(FileError, match="evaluate.sh CHECKPOINT anet"):
         newest_predictions("anet", tmp_path)
 
 
@@ -195,10 +196,10 @@ def test_published_numbers_of_the_report_are_ours(shared):
     for benchmark, (pred, gt) in folders.items():
         path = shared / "predictions_1B" / pred
         metrics = score(benchmark, path, shared / "annotations" / gt).metrics
-        for name in reports.SHOWN[benchmark]:
-            shown = reports.DISTIME_1B[benchmark][name]
+        for name in find(benchmark).headline:
+            shown = find(benchmark).released[name]
             assert shown == pytest.approx(metrics[name], abs=0.00501), name
-    assert reports.SHOWN.keys() == reports.DISTIME_1B.keys() == BENCHMARKS.keys()
+    assert all(set(one.released) == set(one.headline) for one in benchmarks().values())
 
 
 def script(path: str, *args: object, cwd: Path) -> subprocess.CompletedProcess:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distime.benchmarks import score
+from distime.benchmarks.anet_dvc import read_log
 from distime.files import FileError
-from distime.metrics import score
-from distime.metrics.anet_dvc import read_log
-from distime.metrics.files import expect_readable, interval, number
+from distime.values import expect_readable, interval, number
 
 WRITINGS = ["{}", " {} ", "np.float64({})", "numpy.float32({})", "float64({})"]
 finite = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 3))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distime.metrics import MetricError, meteor, ptb
+from distime.files import FileError
+from distime.metrics import meteor, ptb
 from distime.metrics.java import METEOR_JAR, PARAPHRASES, carried_file, java_command
 from distime.metrics.meteor import NONSENSE, Aligner, normalize
 
@@ -144,19 +145,19 @@ def fake_java(tmp_path, monkeypatch):
 
 def test_java_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MetricError, match="no `java` on the PATH; install"):
+    with pytest.raises(FileError, match="no `java` on the PATH; install"):
         ptb.tokenize(["a"])
 
 
 def test_tokenizer_dies(fake_java):
     fake_java("echo 'Could not reserve enough space' >&2; exit 1")
-    with pytest.raises(MetricError, match=r"0 lines for 1 captions \(exit code 1\): Could not"):
+    with pytest.raises(FileError, match=r"0 lines for 1 captions \(exit code 1\): Could not"):
         ptb.tokenize(["a"])
 
 
 def test_tokenizer_loses_a_line(fake_java):
     fake_java("echo a; cat > /dev/null")
-    with pytest.raises(MetricError, match="1 lines for 2 captions"):
+    with pytest.raises(FileError, match="1 lines for 2 captions"):
         ptb.tokenize(["a", "b"])
 
 
@@ -166,13 +167,13 @@ def test_meteor_dies_while_requests_wait(fake_java):
     captions = [f"caption {'w' * 200} {i}" for i in range(2000)]
     with Aligner(captions) as running:
         running.request(zip(captions, captions[1:], strict=False))
-        with pytest.raises(MetricError, match=r"exit code 3\): OutOfMemoryError"):
+        with pytest.raises(FileError, match=r"exit code 3\): OutOfMemoryError"):
             running.statistics([(captions[0], captions[1])])
 
 
 def test_meteor_answers_nonsense(fake_java):
     fake_java("while read line; do echo what; done")
-    with Aligner(["a", "b"]) as running, pytest.raises(MetricError, match="answer 'what'"):
+    with Aligner(["a", "b"]) as running, pytest.raises(FileError, match="answer 'what'"):
         running.statistics([("a", "b")])
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.metrics import MetricError, score
+from distime.benchmarks import score
+from distime.files import FileError
 from distime.metrics.multiple_choice import letter
 
 
@@ -61,7 +62,7 @@ def test_mvbench_final_file_is_taken_over(write):
     result = score("mvbench", write("p.json", {"Action Count": 40.0, "Avg": 40.0}))
     assert result.metrics == {"Action Count": 40.0, "Avg": 40.0}
     for wrong in ({"Avg": 140.0}, {"Action Count": 40.0}, {"Avg": "x"}):
-        with pytest.raises(MetricError, match="MVBench_result_final.json"):
+        with pytest.raises(FileError, match="MVBench_result_final.json"):
             score("mvbench", write("p.json", wrong))
 
 
@@ -111,12 +112,12 @@ def test_longvideobench_counts(write):
 @pytest.mark.parametrize("benchmark", ["mvbench", "longvideobench"])
 @pytest.mark.parametrize("rows", [[], [{"pred": "A"}], [{"pred": 1, "gt": "A", "task_type": "t"}]])
 def test_wrong_rows(write, benchmark, rows):
-    with pytest.raises(MetricError, match="is this another benchmark"):
+    with pytest.raises(FileError, match="is this another benchmark"):
         score(benchmark, write("p.json", rows))
 
 
 def test_truth_without_a_letter(write):
-    with pytest.raises(MetricError, match="row 1: gt 'run' has no letter"):
+    with pytest.raises(FileError, match="row 1: gt 'run' has no letter"):
         score("mvbench", write("p.json", [row("A", "run")]))
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.metrics import MetricError, score
-from distime.metrics.nextgqa import Answer, Question, best_overlap, evaluate, split, split_file
+from distime.benchmarks import score
+from distime.benchmarks.nextgqa import Chosen, Question, best_overlap, evaluate, split, split_file
+from distime.files import FileError
 
 CSV = (
     "video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
@@ -129,13 +130,13 @@ def test_repeated_questions_are_counted():
     ],
 )
 def test_errors_name_the_place(write, gt, rows, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("nextgqa", write("r.json", rows), gt)
 
 
 def test_annotation_files_must_belong_together(write, gt):
     write("test.csv", CSV.replace("7,1,1,1,where,x,2", "7,1,1,1,where,x,5"))
-    with pytest.raises(MetricError, match="it lacks 1 questions of gsub_test.json, first 7_2"):
+    with pytest.raises(FileError, match="it lacks 1 questions of gsub_test.json, first 7_2"):
         score("nextgqa", write("r.json", []), gt)
 
 
@@ -147,7 +148,7 @@ windows = st.tuples(times, times).map(sorted).map(tuple)
 def test_properties(cases):
     questions = [Question(str(i), "CW", locations) for i, (_, locations) in enumerate(cases)]
     spans = {str(i): span for i, (span, _) in enumerate(cases)}
-    answers = {question.key: Answer(0, 0) for question in questions}
+    answers = {question.key: Chosen(0, 0) for question in questions}
     metrics = evaluate(answers, spans, questions).metrics
     assert all(0 <= value <= 100 + 1e-9 for value in metrics.values())
     assert metrics["IoP@0.3"] >= metrics["IoP@0.5"] >= metrics["Acc@GQA"]

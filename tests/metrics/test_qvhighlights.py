@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.metrics import MetricError, score
-from distime.metrics.qvhighlights import (
+from distime.benchmarks import score
+from distime.benchmarks.qvh import (
     THRESHOLDS,
-    Query,
+    Windows,
     average_precision,
     evaluate,
     parse_windows,
 )
+from distime.files import FileError
 
 GT = [
     {"qid": "Q_1", "relevant_windows": [[0, 10], [20, 60]]},
@@ -71,20 +72,20 @@ def test_without_annotation_the_targets_are_used_as_published(write, monkeypatch
 
 
 def test_ties_that_float64_loses_are_counted():
-    query = Query([(0.1, 0.9)], [(0.1, 0.7)])
+    query = Windows([(0.1, 0.9)], [(0.1, 0.7)])
     result = evaluate([query])
     assert result.metrics["R1@0.75"] == 0 and result.counts["ties_below_threshold"] == 1
 
 
 def test_average_precision_by_hand():
     # Ranking: wrong, right, right of three windows; precision 1/2, 2/3 -> made monotone 2/3, 2/3.
-    query = Query([(0, 10), (20, 30), (40, 50)], [(100, 110), (0, 10), (20, 30)])
+    query = Windows([(0, 10), (20, 30), (40, 50)], [(100, 110), (0, 10), (20, 30)])
     assert average_precision(query, [0.5]) == pytest.approx([2 / 3 * 2 / 3])
     # A window that is found twice counts once.
-    query = Query([(0, 10)], [(0, 10), (0, 10)])
+    query = Windows([(0, 10)], [(0, 10), (0, 10)])
     assert average_precision(query, [0.5]) == [1.0]
     # A reversed prediction is wrong, except for the published comparison with NaN.
-    query = Query([(2, 8)], [(9, 3)])
+    query = Windows([(2, 8)], [(9, 3)])
     assert average_precision(query, [0.5]) == [0.0]
     assert average_precision(query, [0.5], nan_is_match=True) == [1.0]
 
@@ -129,7 +130,7 @@ def test_parsing(text, windows, clean):
     ],
 )
 def test_errors_name_the_place(write, pred, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("qvh", write("p.json", pred), write("g.json", GT))
 
 
@@ -140,7 +141,7 @@ windows = st.tuples(times, times).map(sorted).map(tuple).filter(lambda w: w[0] <
 @given(
     st.lists(
         st.builds(
-            Query,
+            Windows,
             st.lists(windows, min_size=1, max_size=3),
             st.lists(windows, min_size=1, max_size=3),
         ),
@@ -154,11 +155,11 @@ def test_properties(queries):
     assert recalls == sorted(recalls, reverse=True)
     assert all(0 <= value <= 100 + 1e-9 for value in metrics.values())
     assert evaluate(queries[::-1]).metrics == pytest.approx(metrics)
-    one = [Query(query.windows, query.predicted[:1]) for query in queries]
+    one = [Windows(query.windows, query.predicted[:1]) for query in queries]
     for query in one:  # With one predicted window AP is the hit divided by the windows.
         best = average_precision(query, [0.5])[0]
         assert best == pytest.approx((best > 0) / len(query.windows))
-    distinct = [Query(sorted(set(q.windows)), sorted(set(q.windows))) for q in queries]
+    distinct = [Windows(sorted(set(q.windows)), sorted(set(q.windows))) for q in queries]
     perfect = evaluate(distinct).metrics
     assert perfect["R1@0.95"] == 100 and perfect["mAP@0.95"] == pytest.approx(100)
 
@@ -200,9 +201,7 @@ def test_many_unreadable_rows_are_an_error(write):
     assert result.counts["unparsable"] == 2 and result.metrics["R1@0.5"] == 95
     assert "2 of 40 rows cannot be read" in result.table() and "row 1 (Q_0)" in result.table()
     for count in (6, 40):
-        with pytest.raises(
-            MetricError, match=rf"p.json: {count} of 40 rows cannot .*row 1 \(Q_0\)"
-        ):
+        with pytest.raises(FileError, match=rf"p.json: {count} of 40 rows cannot .*row 1 \(Q_0\)"):
             score("qvh", with_bad(count), gt)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from distime.metrics import score
+from distime.benchmarks import score
 
 SIMPLE = "simple (Charades, ANet, QVH, NExT-GQA)"
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from distime.metrics import MetricError, score
-from distime.metrics.youcook2 import evaluate
+from distime.benchmarks import score
+from distime.benchmarks.youcook2_dvc import evaluate
+from distime.files import FileError
 
 GT = {
     "annotations": [
@@ -101,13 +102,13 @@ def test_the_order_of_videos_does_not_matter():
     ],
 )
 def test_errors_name_the_place(write, pred, message):
-    with pytest.raises(MetricError, match=message):
+    with pytest.raises(FileError, match=message):
         score("youcook2_dvc", write("p.json", pred), write("g.json", GT))
 
 
 def test_wrong_annotation(write):
     gt = {"annotations": [{"image_id": "a", "segments": [[0, 1]], "pure_cap": "x. y"}]}
-    with pytest.raises(MetricError, match="g.json, a: 1 segments but 2 captions"):
+    with pytest.raises(FileError, match="g.json, a: 1 segments but 2 captions"):
         score("youcook2_dvc", write("p.json", {}), write("g.json", gt))
-    with pytest.raises(MetricError, match="not a YouCook2 annotation"):
+    with pytest.raises(FileError, match="not a YouCook2 annotation"):
         score("youcook2_dvc", write("p.json", {}), write("g.json", {"v_a": {}}))

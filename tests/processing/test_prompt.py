@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import distime.processing.prompt as prompt_module
+from distime.benchmarks import find, longvideobench, mvbench, nextgqa
 from distime.processing.prompt import (
     IGNORE_INDEX,
     ChatTemplate,
@@ -26,11 +27,7 @@ from distime.processing.questions import (
     ANET_CAPTIONING,
     JOIN,
     YOUCOOK2_CAPTIONING,
-    longvideobench_question,
     moment_retrieval_question,
-    mvbench_question,
-    nextgqa_choice_question,
-    nextgqa_time_question,
 )
 from distime.processing.tokenizer import TokenIds, add_special_tokens, encode, load_tokenizer
 from tiny_tokenizers import write_internlm2, write_qwen2, write_word_level
@@ -77,15 +74,15 @@ def test_questions_word_for_word():
     end = "When does the described content occur in the video? Please return the timestamp in "
     end += "seconds."
     assert moment_retrieval_question("  a {b}. ") == f"Give you a textual query: 'a {{b}}. '. {end}"
-    assert nextgqa_time_question(" why?") == f"Give you the textual query: ' why?'. {end}"
-    choice = nextgqa_choice_question("why?", ["a", "b "])
+    assert nextgqa.time_question(" why?") == f"Give you the textual query: ' why?'. {end}"
+    choice = nextgqa.choice_question("why?", ["a", "b "])
     assert choice.endswith(
         "\n\nQuestion1: why?\nOptions:\n(0) a\n(1) b \nOnly give the best option."
     )
-    assert mvbench_question("why?", ["a", "b "]).endswith(
+    assert mvbench.choice_question("why?", ["a", "b "]).endswith(
         "question.\n\nQuestion: why?\nOptions:\n(A) a\n(B) b\nOnly give the best option."
     )
-    assert longvideobench_question("why?", ["a", "b"]) == (
+    assert longvideobench.choice_question("why?", ["a", "b"]) == (
         "Question: why?\nOptions:\nA. a\nB. b\n"
         "Answer with the option\u2019s letter from the given choices directly."
     )
@@ -94,9 +91,11 @@ def test_questions_word_for_word():
 
 
 def test_joins_of_the_published_evaluations():
-    with_newline = {name for name, join in JOIN.items() if join == "\n"}
+    published = ["charades", "anet", "qvh", "youcook2_dvc", "anet_dvc", "nextgqa", "mvbench"]
+    joins = {name: find(name).join for name in [*published, "longvideobench"]} | JOIN
+    with_newline = {name for name, join in joins.items() if join == "\n"}
     assert with_newline == {"train", "nextgqa", "longvideobench"}
-    assert set(JOIN.values()) == {"", "\n"}
+    assert set(joins.values()) == {"", "\n"}
 
 
 # -------------------------------------------------------------------------------- templates
@@ -376,7 +375,7 @@ def test_recorded_training_and_prompt_ids(golden_root, variant):
             assert encoded.num_time_stamps == len(case["time_token_positions"]), name
         for name, case in cases.get("generate", {}).items():
             media = Media(cases["num_image_token"], num_frames=case["frames"])
-            join = {"eval": JOIN["charades"], "train": JOIN["train"]}[case["style"]]
+            join = {"eval": find("charades").join, "train": JOIN["train"]}[case["style"]]
             ids = encode_prompt(tokenizer, ChatTemplate(), case["text"], media, join=join)
             assert ids == tensors.get_tensor(f"generate/{name}/prompt_ids")[0].tolist(), name
 
@@ -407,8 +406,8 @@ def test_released_longvideobench_prompts(golden_root):
     questions = {item["id"]: item for item in json.loads(annotations.read_text())}
     for one in released:
         item = questions[one["task_type"]]
-        question = longvideobench_question(item["question"], item["candidates"])
-        assert published_media(JOIN["longvideobench"] + question) == one["question"]
+        question = longvideobench.choice_question(item["question"], item["candidates"])
+        assert published_media(find("longvideobench").join + question) == one["question"]
 
 
 @pytest.mark.golden
@@ -417,4 +416,4 @@ def test_released_mvbench_prompts(golden_root):
         text = one["question"].split("Question: ", 1)[1]
         question, options = text.removesuffix("\nOnly give the best option.").split("\nOptions:\n")
         options = [f"{option[4:]}" for option in options.split("\n")]
-        assert published_media(mvbench_question(question, options)) == one["question"]
+        assert published_media(mvbench.choice_question(question, options)) == one["question"]

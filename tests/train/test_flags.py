@@ -19,6 +19,7 @@ from distime.cli import train as command
 from distime.data.dataset import DataSettings
 from distime.train import finetune, flags
 from distime.train.arguments import TrainArguments, parse
+from distime.train.command_line import check
 from distime.train.flags import FURTHER, GROUPS, INHERITED, LIMITS, ArgumentError, DataFlags
 from distime.train.published_flags import NARROWED, PUBLISHED, TABLE, WITHOUT_EFFECT
 from tiny_runs import LAUNCH, command_line
@@ -56,7 +57,7 @@ def test_the_published_script_runs_as_it_stands(workspace, tmp_path):
 
 
 def test_every_flag_that_is_translated_or_left_out_is_named():
-    _, notes = flags.check(DISTIME_1B + STAGE_2)
+    _, notes = check(DISTIME_1B + STAGE_2)
     said = "\n".join(notes)
     assert "--warmup_ratio 0.03 is taken as --warmup_steps 0.03" in said
     for name in ("overwrite_output_dir", "max_buffer_size", "use_fast_tokenizer"):
@@ -83,7 +84,7 @@ def test_every_flag_that_is_translated_or_left_out_is_named():
 )
 def test_what_would_do_nothing_is_refused_with_what_replaces_it(words, mend):
     with pytest.raises(ArgumentError) as caught:
-        flags.check(words.split())
+        check(words.split())
     assert mend in str(caught.value)
     assert words.split()[0] in str(caught.value)
 
@@ -96,10 +97,10 @@ def test_every_rule_accepts_what_it_names_and_says_why(name):
         return
     assert rule.why
     for value in rule.same or ():
-        flags.check([f"--{name}", *([value] if value else [])])
+        check([f"--{name}", *([value] if value else [])])
     if rule.same is not None:
         with pytest.raises(ArgumentError, match=f"--{name}"):
-            flags.check([f"--{name}", "something else"])
+            check([f"--{name}", "something else"])
 
 
 def test_every_flag_of_transformers_is_ours_to_take_or_to_refuse():
@@ -138,7 +139,7 @@ def wrong_numbers():
 @pytest.mark.parametrize(("name", "word"), list(wrong_numbers()))
 def test_a_wrong_number_is_refused_by_the_flag_s_name(name, word):
     with pytest.raises(ArgumentError, match=rf"--{name} .*give "):
-        flags.check([f"--{name}", word])
+        check([f"--{name}", word])
 
 
 @given(st.sampled_from(sorted(name for name in LIMITS if not LIMITS[name].one_of)), st.floats())
@@ -154,7 +155,7 @@ def test_a_number_passes_exactly_if_it_is_within_its_limits(name, number):
     is_fine = is_fine or number in limits.also
     word = str(int(number)) if limits.kind is int and is_fine else repr(number)
     try:
-        flags.check([f"--{name}={word}"])
+        check([f"--{name}={word}"])
     except ArgumentError:
         assert not is_fine
     else:
@@ -236,6 +237,20 @@ def test_typos_are_told_without_torch():
     )
     run = run.replace("code = cli.main(sys.argv[1:])", "from distime.cli import train; code = 0")
     assert subprocess.run([sys.executable, "-c", run], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model_name_or_path nowhere", "--model_name_or_path nowhere: no config.json"),
+        ("--model_name_or_path OpenGVLab/InternVL2_5-1B", "hf download OpenGVLab/InternVL2_5-1B"),
+        ("--meta_path nowhere.json", "--meta_path nowhere.json: no such file"),
+    ],
+)
+def test_paths_are_looked_at_with_the_flags(words, message):
+    with pytest.raises(ArgumentError) as caught:
+        check(words.split())
+    assert message in str(caught.value)
 
 
 def test_scripts_tell_of_a_typo_before_they_start_processes():

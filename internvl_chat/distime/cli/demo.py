@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+from pathlib import Path
 
 from distime.cli.answering import add_model_arguments, load_model
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     import_gradio()  # say that it is missing before the checkpoint is loaded
     limits = Limits(args.max_megabytes, args.max_seconds, args.max_new_tokens)
     options = {"host": args.host, "port": args.port, "num_examples": args.examples}
+    options["checkpoint"] = Path(args.checkpoint).resolve().name
     with serving(load_model(args), limits=limits, **options) as address:
         print(f"serving on {address} (stop with Ctrl-C)", flush=True)
         try:

@@ -1,9 +1,9 @@
 """Evaluate a checkpoint on a benchmark: answer its queries, write the results, print the metric.
 
-distime evaluate charades --checkpoint checkpoint/mine
-distime evaluate nextgqa 1 --checkpoint checkpoint/mine       (then the same with 2)
+distime evaluate BENCHMARK --checkpoint checkpoint/mine
+distime evaluate BENCHMARK 1 --checkpoint checkpoint/mine     (in stages: then the same with 2)
 
-Several processes: GPUS=8 sh internvl_chat/evaluate.sh checkpoint/mine charades. A killed run goes
+Several processes: GPUS=8 sh internvl_chat/evaluate.sh checkpoint/mine BENCHMARK. A killed run goes
 on where it stopped when it is started again. See docs/EVALUATION.md.
 """
 

@@ -3,7 +3,7 @@
   distime report internvl_chat/results
   distime report internvl_chat/results --output report.md
   distime report internvl_chat/results --html
-  distime report internvl_chat/results/Charades-STA/mine --html --examples 12
+  distime report internvl_chat/results/BENCHMARK/mine --html --examples 12
 
 Runs with a score.json or metrics.json newer than their predictions are not scored again. With
 --html each run's folder gets a report.html, one file that can be sent: metrics, a histogram of the
@@ -17,9 +17,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from distime.benchmarks.table import build_report
+from distime.cli.benchmark_file import add_benchmark_file, read_benchmark_file
 from distime.files import write_text
-from distime.metrics.files import expect
-from distime.metrics.report import build_report
+from distime.values import expect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results_dir", type=Path, metavar="RESULTS_DIR")
     parser.add_argument("--output", type=Path, help="write the table to this Markdown file")
     parser.add_argument("--html", action="store_true", help="write report.html beside every run")
+    add_benchmark_file(parser)
     pages = parser.add_argument_group("with --html")
     pages.add_argument(
         "--examples", type=int, metavar="N", help="show the N worst and the N best samples (6)"
@@ -39,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the table, or the paths of the pages; say on stderr what is left out.
 
     Raises:
-        MetricError: there is nothing that can be reported.
+        FileError: there is nothing that can be reported.
     """
+    read_benchmark_file(args)
     if args.html:
         return _write_pages(args)
     for name in ("examples", "annotation", "video_root"):

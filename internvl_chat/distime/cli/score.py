@@ -1,8 +1,9 @@
 """Score the predictions of a benchmark and print a table of percentages.
 
-distime score charades results.json --gt charades_sta_test.json --output metrics.json
-distime score charades                       the newest results under internvl_chat/results
+distime score BENCHMARK results.json --gt annotation.json --output metrics.json
+distime score BENCHMARK                      the newest results under internvl_chat/results
 distime score --compare A.json B.json        metrics files side by side
+distime score MINE results.json --benchmark-file my.py
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from distime.metrics import BENCHMARKS, MetricError, Result, compare, newest_predictions, score
+from distime.benchmarks import Result, benchmarks, compare, newest_predictions, score
+from distime.cli.benchmark_file import add_benchmark_file, read_benchmark_file
+from distime.files import FileError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime score``."""
-    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=", ".join(BENCHMARKS))
+    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=", ".join(benchmarks()))
     parser.add_argument(
         "predictions",
         nargs="*",
         metavar="PRED",
         type=Path,
-        help="prediction file (nextgqa: also the two split files; default: the newest results)",
+        help="prediction file, of some benchmarks several (default: the newest results)",
     )
     parser.add_argument("--gt", type=Path, help="annotations (default: under data_example)")
     parser.add_argument("--output", type=Path, help="write the metrics to this JSON file")
@@ -31,16 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also give what the published scorer computes, quirks included",
     )
-    parser.add_argument(
-        "--time-unit",
-        choices=("seconds", "percent"),
-        help="anet_dvc: what the timestamps of a log without a unit are (default: seconds)",
-    )
-    parser.add_argument(
-        "--task",
-        choices=("captioning", "grounding"),
-        help="anet_dvc: which lines of the log to score (default: captioning)",
-    )
+    for benchmark in benchmarks().values():
+        for name, (choices, meaning) in benchmark.score_options.items():
+            flag = "--" + name.replace("_", "-")
+            parser.add_argument(flag, choices=choices, help=f"{benchmark.name}: {meaning}")
+    add_benchmark_file(parser)
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="METRICS", help="put metrics files side by side"
     )
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Score or compare.
 
     Raises:
-        MetricError: a file is missing or does not fit; the message says the mend.
+        FileError: a file is missing or does not fit; the message says the mend.
     """
     if args.compare:
         _expect_usage(args.benchmark is None, "--compare takes metrics files only")
@@ -58,16 +56,22 @@ def run(args: argparse.Namespace) -> int:
         results = [Result.read(path) for path in args.compare]
         print(compare(list(zip(_labels(args.compare), results, strict=True))))
         return 0
+    read_benchmark_file(args)
     _expect_usage(args.benchmark is not None, "name a benchmark, or use --compare")
     predictions = args.predictions or [newest_predictions(args.benchmark)]
-    options = {"time_unit": args.time_unit, "task": args.task}
+    options = {
+        name: getattr(args, name)
+        for benchmark in benchmarks().values()
+        for name in benchmark.score_options
+        if getattr(args, name, None) is not None
+    }
     print(f"scoring {', '.join(map(str, predictions))}")
     result = score(
         args.benchmark,
         predictions,
         args.gt,
         published=args.published,
-        **{name: value for name, value in options.items() if value is not None},
+        **options,
     )
     print(result.table())
     if args.output is not None:
@@ -102,7 +106,7 @@ def script(benchmark: str, argv: Sequence[str] | None = None) -> int:
 
 def _expect_usage(condition: bool, message: str) -> None:
     if not condition:
-        raise MetricError(f"{message}; see `distime score --help`.")
+        raise FileError(f"{message}; see `distime score --help`.")
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from distime.train import flags
+from distime.train import command_line
 from distime.train.flags import ArgumentError
 
 TAKES_OTHER_FLAGS = True
@@ -19,15 +19,15 @@ TAKES_OTHER_FLAGS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the flags, which are handed to the fine-tuning entry point as they are."""
-    parser.epilog = flags.help_text()
+    parser.epilog = command_line.help_text()
     parser.add_argument("--help_all", action="store_true", help="also list transformers' flags")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tune and return the exit code."""
     try:
-        words, _ = flags.check(args.flags)  # before torch is imported
-        flags.check_required(words)
+        words, _ = command_line.check(args.flags)  # before torch is imported
+        command_line.check_required(words)
     except ArgumentError as error:
         if not args.help_all:
             print(f"error: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@ no two have the same colour, so that "the red square is visible" names one event
 events to the bytes of its file, is a pure function of one seed::
 
     specs = write_videos("videos/train", count=400, seed=0)
-    charades_annotation(specs), charades_database(specs)
 
 They show that a whole training and evaluation run works and learns; they say nothing about real
 video.
@@ -18,7 +17,6 @@ import logging
 import math
 import multiprocessing
 import random
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -235,45 +233,3 @@ def write_videos(
                 pass
     logger.info("%d synthetic videos in %s", count, out_dir)
     return specs
-
-
-def charades_annotation(specs: Iterable[SyntheticVideo]) -> list[dict]:
-    """Return one query per event in the format of Charades-STA's ``test_float.json``."""
-    return [
-        {
-            "video": spec.name,
-            "qid": f"Charades-STA_{spec.name}",
-            "query": event.query,
-            "duration": spec.duration,
-            "relevant_windows": [[event.start, event.end]],
-            "objects": [event.shape],
-        }
-        for spec in specs
-        for event in spec.events
-    ]
-
-
-def charades_database(specs: Sequence[SyntheticVideo]) -> dict:
-    """Return the same queries in the format of the metric's ``charades_sta_test.json``."""
-    return {
-        "version": "synthetic",
-        "database": {
-            spec.name: {
-                "subset": "Test",
-                "duration": spec.duration,
-                "fps": float(spec.fps),
-                "annotations": [
-                    {
-                        "label": event.query,
-                        "segment": [event.start, event.end],
-                        "segment(frames)": [
-                            round(event.start * spec.fps),
-                            round(event.end * spec.fps),
-                        ],
-                    }
-                    for event in spec.events
-                ],
-            }
-            for spec in specs
-        },
-    }

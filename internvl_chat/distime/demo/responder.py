@@ -5,16 +5,20 @@ Nothing here needs gradio.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from distime.errors import DisTimeError
+from distime.export import srt
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
@@ -59,17 +63,21 @@ class Reply:
 
     Attributes:
         answer: HTML, the words with their times.
+        downloads: HTML, links to the answer as files.
         timeline: HTML, the events below the player.
         chapters: HTML, the events as a list; empty unless the whole video was described.
         prompt: the text that the model was shown.
         details: HTML, how long it took and on what.
+        data: the same for programs, as plain JSON types: see `answer_data`.
     """
 
     answer: str
+    downloads: str
     timeline: str
     chapters: str
     prompt: str
     details: str
+    data: dict[str, Any]
 
 
 class Responder:
@@ -79,41 +87,54 @@ class Responder:
         model: answers; one request at a time.
         folders: where uploads and examples lie.
         limits: of a request.
+        checkpoint: its name.
     """
 
-    def __init__(self, model: DisTime, folders: Sequence[Path], limits: Limits | None = None):
+    def __init__(
+        self,
+        model: DisTime,
+        folders: Sequence[Path],
+        limits: Limits | None = None,
+        checkpoint: str = "",
+    ):
         self.model = model
+        self.checkpoint = checkpoint
         self.folders = [Path(folder).resolve() for folder in folders]
         self.limits = limits or Limits()
         self._lock = threading.Lock()
 
-    def __call__(self, video: str | None, mode: str, question: str | None) -> Reply:
+    def __call__(
+        self,
+        video: str | None,
+        mode: str,
+        question: str | None,
+        stop: threading.Event | None = None,
+    ) -> Reply:
         """Answer a request.
 
         Args:
             video: path of the upload or example.
             mode: one of `MODES`.
             question: what to look for or to ask; not needed for `LIST`.
+            stop: ends the answer when it is set.
 
         Raises:
-            DemoError: the request cannot be served; nothing in the message tells where files lie.
+            DemoError: the request was stopped, or cannot be served; nothing in the message tells
+                where files lie.
         """
         words = self._check_question(mode, question)
-        path = self._check_video(video)
+        path = self.check_video(video)
         asked = {FIND: moment_retrieval_question(words), LIST: ANET_CAPTIONING, ASK: words}[mode]
         try:
             begun = time.perf_counter()
-            with open_video(path) as reader:
-                if reader.duration > self.limits.seconds:
-                    raise DemoError(
-                        f"This video lasts {reader.duration:.0f} s; at most "
-                        f"{self.limits.seconds:.0f} s are taken here."
-                    )
+            self.check_length(path)
             sample = self.model.processor.load_video(path)
             read = time.perf_counter()
             with self._lock:
                 started = time.perf_counter()
                 options = {"max_new_tokens": self.limits.new_tokens}
+                if stop is not None:
+                    options["stopping_criteria"] = [_Stop(stop)]
                 answer = self.model.ask(sample, [asked], **options)[0]
             done = time.perf_counter()
             prompt = self.model.prompt(sample, asked)
@@ -132,12 +153,19 @@ class Responder:
             "answered": f"in {done - started:.2f} s on {device}",
             "answer": answer.text,
         }
+        events = answer.events
+        if mode == FIND:  # all of them are what was looked for
+            events = tuple(replace(event, text=words) for event in events)
+        data = {"checkpoint": self.checkpoint, "video": path.name, "mode": mode, "question": words}
+        data |= answer_data(replace(answer, events=events))
         return Reply(
             answer=answer_html(answer),
+            downloads=downloads_html(data, events),
             timeline=timeline_html(answer.events, answer.end),
             chapters=chapters_html(answer.events) if mode == LIST else "",
             prompt=prompt,
             details=details_html(facts),
+            data=data,
         )
 
     def _check_question(self, mode: str, question: str | None) -> str:
@@ -150,7 +178,12 @@ class Responder:
             raise DemoError(f"The question is longer than {_MAX_QUESTION} characters.")
         return words
 
-    def _check_video(self, video: str | None) -> Path:
+    def check_video(self, video: str | None) -> Path:
+        """Return the path of an upload or example.
+
+        Raises:
+            DemoError: it is none, too large, or no video.
+        """
         if not video:
             raise DemoError("Choose a video first.")
         path = Path(video).resolve()
@@ -162,6 +195,32 @@ class Responder:
         if path.suffix.lower() not in VIDEO_SUFFIXES or not looks_like_video(path):
             raise DemoError(f"This is no video of a known type ({', '.join(VIDEO_SUFFIXES)}).")
         return path
+
+    def check_length(self, path: Path) -> None:
+        """Open a video.
+
+        Raises:
+            DemoError: it lasts too long.
+            VideoError: it cannot be read.
+        """
+        with open_video(path) as reader:
+            if reader.duration > self.limits.seconds:
+                raise DemoError(
+                    f"This video lasts {reader.duration:.0f} s; at most "
+                    f"{self.limits.seconds:.0f} s are taken here."
+                )
+
+
+class _Stop:
+    """A stopping criterion of `generate` that ends it at once."""
+
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, *_: Any, **__: Any) -> bool:
+        if self.event.is_set():
+            raise DemoError("Stopped.")
+        return False
 
 
 def looks_like_video(path: Path) -> bool:
@@ -179,6 +238,22 @@ def looks_like_video(path: Path) -> bool:
     )
 
 
+def answer_data(answer: Answer) -> dict[str, Any]:
+    """An answer as plain JSON types: `answer` (its words, times written out), `duration` and
+    `events`, each with `start` and `end` in seconds, `confidence` (0 to 1, or None) and `text`.
+    """
+    events = [
+        {
+            "start": round(event.start, 3),
+            "end": round(event.end, 3),
+            "confidence": round(event.confidence, 4) if math.isfinite(event.confidence) else None,
+            "text": event.text,
+        }
+        for event in answer.events
+    ]
+    return {"answer": answer.readable, "duration": round(answer.duration, 3), "events": events}
+
+
 # ------------------------------------------------------------------------------------------ HTML
 
 
@@ -189,6 +264,20 @@ def answer_html(answer: Answer) -> str:
     times += [""] * len(pieces)
     words = "".join(escape(piece) + time for piece, time in zip(pieces, times, strict=False))
     return f'<p class="distime-answer">{words or "(no words)"}</p>'
+
+
+def downloads_html(data: dict[str, Any], events: Sequence[Event]) -> str:
+    """Links to save an answer as JSON and its events as subtitles; the files are in the links."""
+    name = Path(data["video"]).stem
+    files = {"json": ("application/json", json.dumps(data, ensure_ascii=False, indent=1))}
+    if events:
+        files["srt"] = ("application/x-subrip", srt(events))
+    links = (
+        f'<a download="{escape(name)}.{kind}" '
+        f'href="data:{mime};charset=utf-8,{quote(text)}">{kind.upper()}</a>'
+        for kind, (mime, text) in files.items()
+    )
+    return f'<p class="distime-downloads">Download {" ".join(links)}</p>'
 
 
 def timeline_html(events: Sequence[Event], duration: float) -> str:

@@ -1,13 +1,11 @@
 """Evaluation: ask a checkpoint the queries of a benchmark, on any number of processes.
 
     from distime.evaluate import Settings, run
-    result = run(Settings(checkpoint="checkpoint/mine", benchmark="charades"))
+    result = run(Settings(checkpoint="checkpoint/mine", benchmark="NAME"))
 
 Where to find what::
 
     settings.py       every setting, its default and what is checked before work starts
-    benchmark.py      what a benchmark is: queries in, answers out
-    benchmarks/       one small file for each: what to ask, what to write
     answering.py      one video's questions -> answers: decoding, prefix, batches
     journal.py        answers on disk as they come, so that a killed run continues
     processes.py      what processes tell one another
@@ -27,7 +25,7 @@ _EXPORTS = {
     "Result": "distime.evaluate.runner",
     "run": "distime.evaluate.runner",
     "Settings": "distime.evaluate.settings",
-    "SettingsError": "distime.evaluate.benchmark",
+    "SettingsError": "distime.benchmarks.base",
 }
 __all__ = list(_EXPORTS)
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from distime.backbones import DisTimeForConditionalGeneration
+from distime.benchmarks.base import Benchmark, Interval, Query
 from distime.errors import DisTimeError
-from distime.evaluate.benchmark import Benchmark, Interval, Query
 from distime.evaluate.settings import Settings
 from distime.model.generation import SharedPrefix
 from distime.model.hub import local_folder

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from distime.benchmarks.base import SettingsError
 from distime.evaluate.answering import Task
-from distime.evaluate.benchmark import SettingsError
 from distime.evaluate.settings import Settings
 from distime.processing.answers import Answer, Event, captions
 

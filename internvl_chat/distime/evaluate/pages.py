@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from distime.evaluate.benchmark import SettingsError
+from distime.benchmarks import Result, benchmarks, find, prediction_files
+from distime.benchmarks.base import SettingsError
+from distime.benchmarks.table import score_run
 from distime.evaluate.report import (
     Link,
     facts_html,
@@ -18,11 +20,8 @@ from distime.evaluate.report import (
     write_report,
 )
 from distime.evaluate.runner import read_finished, read_score
-from distime.files import read_json
-from distime.metrics.files import MetricError, expect
-from distime.metrics.registry import BENCHMARKS, prediction_files
-from distime.metrics.report import DISTIME_1B, SHOWN, score_run
-from distime.metrics.result import Result
+from distime.files import FileError, read_json
+from distime.values import expect
 
 RUNS = ("run.json", "run_stage1.json", "run_stage2.json")
 """What evaluation writes about a run."""
@@ -52,14 +51,14 @@ def write_pages(
         the paths of the pages, as they are written.
 
     Raises:
-        MetricError: there is nothing to report, or several runs for one annotation.
+        FileError: there is nothing to report, or several runs for one annotation.
     """
     expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
     runs = sorted(p for p in results_dir.rglob("run*.json") if p.name in RUNS)
     folders = {path.parent for path in runs}
     others = [
         (name, path)
-        for name, entry in BENCHMARKS.items()
+        for name, entry in benchmarks().items()
         for path in prediction_files(
             entry, {results_dir, *(results_dir / entry.title).glob("*")} - folders
         )
@@ -83,7 +82,7 @@ def write_pages(
         page = path.with_name(path.name.replace("run", "report", 1)).with_suffix(".html")
         try:
             write_report(page, read_finished(path, annotation, video_root), examples)
-        except (SettingsError, MetricError) as error:
+        except (SettingsError, FileError) as error:
             on_problem(f"{page}: without samples: {error}")
             _write_without_samples(page, path, str(error))
         description, _ = read_json(path, "run.json of an evaluation")
@@ -95,14 +94,14 @@ def write_pages(
         page = path.with_name("report.html")
         try:
             score = score_run(name, path)
-        except MetricError as error:
+        except FileError as error:
             on_problem(str(error))
             continue
         why = note(
             "These predictions have no run.json and no answers/ beside them, which evaluation "
             "writes: their confidences are unknown."
         )
-        title = f"{BENCHMARKS[name].title}, {path.parent.name}"
+        title = f"{find(name).title}, {path.parent.name}"
         write_page(page, title, [metrics_html(score, name), why])
         written.append(_Written(page, name, score))
         yield page
@@ -122,18 +121,18 @@ class _Written(NamedTuple):
 def _write_index(path: Path, written: Sequence[_Written]) -> Path:
     """Write a page with a table for each benchmark, where each run is a link to its page."""
     body = []
-    for name, entry in BENCHMARKS.items():
+    for name, entry in benchmarks().items():
         runs = sorted((one for one in written if one.benchmark == name), key=lambda one: one.page)
         if not runs:
             continue
-        metrics = SHOWN[name]
+        metrics = entry.headline
         rows = [
             [Link(one.page.relative_to(path.parent).as_posix(), _run_words(one.page))]
             + [one.score.metrics.get(metric, "") if one.score else "" for metric in metrics]
             + [one.counts.get("queries", ""), one.counts.get("answered", "")]
             for one in runs
         ]
-        published = [DISTIME_1B[name].get(metric, "") for metric in metrics]
+        published = [entry.released.get(metric, "") for metric in metrics]
         rows.append(["published 1B predictions", *published, "", ""])
         body.append(f"<h2>{html.escape(entry.title)}</h2>")
         body.append(table_html(rows, ["percent", *metrics, "queries", "answered"]))
@@ -160,4 +159,4 @@ def _write_without_samples(page: Path, run: Path, problem: str) -> None:
             "and --video-root."
         ),
     ]
-    write_page(page, f"{BENCHMARKS[name].title}, {Path(settings['checkpoint']).name}", body)
+    write_page(page, f"{find(name).title}, {Path(settings['checkpoint']).name}", body)

@@ -18,15 +18,15 @@ from urllib.parse import quote
 
 import numpy as np
 
+from distime.benchmarks import find
+from distime.benchmarks.base import Answered, Benchmark, Query
+from distime.benchmarks.result import Result
 from distime.evaluate.answering import Task
-from distime.evaluate.benchmark import Answered, Benchmark, Query
 from distime.evaluate.calibration import calibration_bins, rank_correlation
 from distime.evaluate.charts import bar_chart
 from distime.evaluate.settings import Settings
 from distime.files import write_text
 from distime.metrics.intervals import iou
-from distime.metrics.report import DISTIME_1B
-from distime.metrics.result import Result
 from distime.processing.answers import Answer, Event
 from distime.processing.sampling import sample_video
 from distime.processing.video import VideoError
@@ -196,7 +196,7 @@ def metrics_html(score: Result | None, benchmark: str) -> str:
             "No metrics: there is no score.json of this run. The command that answered the "
             "queries writes it unless --no-score or --limit was given."
         )
-    published = DISTIME_1B.get(benchmark, {})
+    published = find(benchmark).released
     rows = [[name, value, published.get(name, "")] for name, value in score.metrics.items()]
     parts = ["<h2>Metrics</h2>"]
     parts.append(table_html(rows, ["percent", "this run", "published 1B predictions"]))

@@ -14,17 +14,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from distime import metrics
+from distime import benchmarks
+from distime.benchmarks import add_file, find
+from distime.benchmarks.base import Answered, Benchmark, Query, SettingsError
 from distime.data.video_finder import VideoFinder
 from distime.evaluate.answering import FAILURES, Answerer, Task
-from distime.evaluate.benchmark import Answered, Benchmark, Query, SettingsError
-from distime.evaluate.benchmarks import BENCHMARKS
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
-from distime.files import read_json, write_json, write_text
-from distime.metrics.files import MetricError
+from distime.files import FileError, read_json, write_json, write_text
 from distime.processing.ahead import load_ahead
 from distime.provenance import versions
 
@@ -44,7 +43,7 @@ class Result:
 
     path: Path
     run: dict[str, Any]
-    score: metrics.Result | None = None
+    score: benchmarks.Result | None = None
     problem: str = ""
 
 
@@ -59,7 +58,7 @@ def run(settings: Settings) -> Result:
             answers of other settings.
     """
     started = time.perf_counter()
-    benchmark = BENCHMARKS[settings.benchmark](settings)
+    benchmark = find(settings.benchmark)(settings)
     with joined_processes() as processes:
         queries, tasks = plan(benchmark, settings)
         journal = Journal(settings)
@@ -217,9 +216,9 @@ def finish(
         logger.warning("--limit %d: the metric counts all other queries as misses", settings.limit)
     if settings.score:
         try:
-            score = metrics.score(settings.benchmark, path, settings.ground_truth)
+            score = benchmarks.score(settings.benchmark, path, settings.ground_truth)
             score.write(out_dir / "score.json")
-        except MetricError as error:
+        except FileError as error:
             problem = f"the answers are in {path}, but cannot be scored: {error}"
     description = {
         "run": settings.run_name,
@@ -263,13 +262,15 @@ def read_finished(
 
     Raises:
         SettingsError: the annotation cannot be read, or there are no answers.
-        MetricError: `run.json` cannot be read.
+        FileError: `run.json` cannot be read.
     """
     description, _ = read_json(path, "run.json of an evaluation")
     moved = {"annotation": annotation, "video_root": video_root, "out_dir": path.parent}
     moved = {name: value for name, value in moved.items() if value is not None}
     settings = Settings.recorded(description["settings"] | moved)
-    benchmark = BENCHMARKS[settings.benchmark](settings)
+    if settings.benchmark_file is not None:
+        add_file(settings.benchmark_file)
+    benchmark = find(settings.benchmark)(settings)
     queries = list(benchmark.queries())[: settings.limit]
     tasks = group(queries, settings.video_root)
     answered = match(queries, tasks, Journal.read_finished(path.parent, settings.run_name))
@@ -281,10 +282,10 @@ def read_finished(
     return FinishedRun(settings, benchmark, tasks, answered, description, read_score(path.parent))
 
 
-def read_score(folder: Path) -> metrics.Result | None:
+def read_score(folder: Path) -> benchmarks.Result | None:
     """The metrics of a run, where its folder has them."""
     path = folder / "score.json"
-    return metrics.Result.read(path) if path.is_file() else None
+    return benchmarks.Result.read(path) if path.is_file() else None
 
 
 def match(queries: Sequence[Query], tasks: Sequence[Task], records: Records) -> Answered:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from distime import paths
-from distime.evaluate.benchmark import Benchmark, SettingsError
-from distime.evaluate.benchmarks import BENCHMARKS
-from distime.metrics.registry import BENCHMARKS as METRICS
+from distime.benchmarks import add_file, benchmarks, find
+from distime.benchmarks.base import Benchmark, SettingsError
 from distime.model.attention import ATTENTION
 
 DTYPES = ("bf16", "fp16", "fp32")
@@ -39,8 +38,11 @@ class Settings:
     """
 
     checkpoint: Path = _setting(None, "folder of the checkpoint, published layout or our own")
-    benchmark: str = _setting(None, f"one of {', '.join(BENCHMARKS)}")
-    stage: int | None = _setting(None, "1 or 2, for nextgqa")
+    benchmark: str = _setting(None, f"one of {', '.join(benchmarks())}")
+    benchmark_file: Path | None = _setting(
+        None, "Python file that defines the benchmark, see docs/ADD_A_BENCHMARK.md"
+    )
+    stage: int | None = _setting(None, "1 or 2, of a benchmark that is asked in stages")
 
     annotation: Path | None = _setting(None, "annotation file (default: under data_example)")
     video_root: Path | None = _setting(None, "folder of the videos (default: under data)")
@@ -56,14 +58,14 @@ class Settings:
     max_failures: int = _setting(0, "videos that may fail before the exit code is not 0")
 
     num_segments: int | None = _setting(
-        None, "frames of a video (16; longvideobench 32, published also with 16)"
+        None, "frames of a video (default: as published, mostly 16)"
     )
     max_new_tokens: int = _setting(1000, "longest answer in tokens")
     subtitles: Path | None = _setting(
-        None, "longvideobench: folder of the subtitle files, shown between the frames"
+        None, "folder of the subtitle files, shown between the frames, of a benchmark that has them"
     )
     timestamps: Path | None = _setting(
-        None, "nextgqa 2: the times of stage 1 (default: those in --out-dir)"
+        None, "in stage 2: the times of stage 1 (default: those in --out-dir)"
     )
 
     batch_size: int = _setting(32, "most queries answered at once")
@@ -93,16 +95,18 @@ class Settings:
             value = getattr(self, one.name)
             if "Path" in one.type and isinstance(value, str):
                 setattr(self, one.name, Path(value))
-        if self.benchmark not in BENCHMARKS:
+        if self.benchmark_file is not None:
+            add_file(self.benchmark_file)
+        if self.benchmark not in benchmarks():
             raise SettingsError(
-                f"benchmark {self.benchmark!r}: choose one of {', '.join(BENCHMARKS)}"
+                f"benchmark {self.benchmark!r}: choose one of {', '.join(benchmarks())}"
             )
         self._check_choices()
         self._check_numbers()
         self._check_device_name()
         self._check_checkpoint()
-        self._fill_in(BENCHMARKS[self.benchmark])
-        self._check_files(BENCHMARKS[self.benchmark])
+        self._fill_in(find(self.benchmark))
+        self._check_files(find(self.benchmark))
         self._check_device()
 
     @classmethod
@@ -130,7 +134,7 @@ class Settings:
             choices, value = one.metadata.get("choices"), getattr(self, one.name)
             if choices and value is not None and not isinstance(value, bool):
                 _expect(value in choices, one.name, value, f"choose one of {', '.join(choices)}")
-        stages = BENCHMARKS[self.benchmark].stages
+        stages = find(self.benchmark).stages
         if self.stage not in (stages or (None,)):
             mend = f"choose stage {' or '.join(map(str, stages))}" if stages else "leave it out"
             raise SettingsError(f"stage {self.stage}: {self.benchmark} has no such; {mend}")
@@ -185,9 +189,7 @@ class Settings:
         )
         self.video_root = self.video_root or paths.videos() / benchmark.videos
         self.num_segments = self.num_segments or benchmark.num_segments
-        self.out_dir = self.out_dir or (
-            paths.results() / METRICS[self.benchmark].title / self.checkpoint_name
-        )
+        self.out_dir = self.out_dir or (paths.results() / benchmark.title / self.checkpoint_name)
         if self.ground_truth is None:
             beside = benchmark.ground_truth
             self.ground_truth = self.annotation.parent / beside if beside else self.annotation
@@ -219,12 +221,16 @@ class Settings:
             self.plots,
             f"answers to {self.benchmark} name no times; leave it out",
         )
-        only = {"subtitles": ("longvideobench", None), "timestamps": ("nextgqa", 2)}
-        for name, (owner, stage) in only.items():
+        for name in {name for one in benchmarks().values() for name in one.takes}:
             path = getattr(self, name)
             if path is not None:
-                fits = (self.benchmark, self.stage) == (owner, stage)
-                _expect(fits, name, path, f"only {owner} {stage or ''} takes it; leave it out")
+                fits = name in benchmark.takes and benchmark.takes[name] in (None, self.stage)
+                owners = ", ".join(
+                    f"{one.name} {one.takes[name] or ''}".strip()
+                    for one in benchmarks().values()
+                    if name in one.takes
+                )
+                _expect(fits, name, path, f"only {owners} takes it; leave it out")
                 _expect(path.exists(), name, path, "no such file or folder")
 
     # ------------------------------------------------------------------ what a run is

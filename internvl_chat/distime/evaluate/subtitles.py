@@ -1,4 +1,4 @@
-"""Subtitles between the frames of a video, for LongVideoBench.
+"""Subtitles between the frames of a video.
 
 A subtitle that some frame falls into stands on a line of its own, behind the last frame before its
 middle::

@@ -1,13 +1,23 @@
-"""Metrics of the eight benchmarks: exact, fast, and open about the published scorer.
+"""The arithmetic of metrics: intervals, average precision, captions, options. No file, no torch.
 
-    from distime.metrics import score
-    score("charades", "results.json").metrics["R1@0.5"]
-
-Nothing here imports torch or the model. Definitions and conventions: docs/METRICS.md.
+What a benchmark makes of it stands in its file under `distime.benchmarks`. Definitions and
+conventions: docs/METRICS.md.
 """
 
-from distime.metrics.files import MetricError
-from distime.metrics.registry import BENCHMARKS, newest_predictions, score
-from distime.metrics.result import Result, compare
+import importlib
 
-__all__ = ["BENCHMARKS", "MetricError", "Result", "compare", "newest_predictions", "score"]
+# Programs written before the benchmarks had files of their own ask for these here.
+_MOVED = {
+    "MetricError": ("distime.files", "FileError"),
+    "Result": ("distime.benchmarks", "Result"),
+    "compare": ("distime.benchmarks", "compare"),
+    "newest_predictions": ("distime.benchmarks", "newest_predictions"),
+    "score": ("distime.benchmarks", "score"),
+}
+
+
+def __getattr__(name: str):
+    if name not in _MOVED:
+        raise AttributeError(f"module 'distime.metrics' has no attribute {name!r}")
+    module, attribute = _MOVED[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -81,12 +81,12 @@ FORMS = (
     Form("not that but", "explanations: 'not A but B'", r"\bbut\s+(?:rather\s+)?{F}{L}", True),
     Form(
         "a line of its own",
-        "LongVideoBench's prompt, 'Answer with the option’s letter ... directly'",
+        "prompts such as 'Answer with the option’s letter from the given choices directly'",
         r"^\W*{L}\W*$",
     ),
     Form(
         "the answer begins with it",
-        "MVBench's prompt, 'Only give the best option', answered '(B) Runs.'; E.T. Bench's "
+        "prompts such as 'Only give the best option', answered '(B) Runs.'; E.T. Bench's "
         "'Best Option: (' continued 'B) Runs.'",
         r"^[\s\W]*?(?:(?:option|choice)\s+)?{L}",
     ),

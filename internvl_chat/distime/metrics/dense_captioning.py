@@ -1,4 +1,4 @@
-"""What YouCook2 and ActivityNet dense captioning share: localisation, captions, SODA_c.
+"""What benchmarks of dense captioning share: localisation, captions, SODA_c.
 
 Predicted and annotated events of a video meet through their IoU, at thresholds .3, .5, .7, .9:
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from distime.metrics.files import MetricError
+from distime.files import FileError
 
 PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 METEOR_JAR = "meteor/meteor-1.5.jar"
@@ -26,11 +26,11 @@ def java_command(memory: str) -> list[str]:
     """Return the start of a command line: ``java`` with at most ``memory`` of heap.
 
     Raises:
-        MetricError: there is no Java.
+        FileError: there is no Java.
     """
     command = shutil.which("java")
     if command is None:
-        raise MetricError(
+        raise FileError(
             "METEOR and the PTB tokenizer need Java, and there is no `java` on the PATH; install "
             "a runtime (for instance `apt-get install openjdk-17-jre-headless`)."
         )
@@ -41,14 +41,14 @@ def carried_file(name: str) -> Path:
     """Return the path of a file of pycocoevalcap, found without importing it.
 
     Raises:
-        MetricError: pycocoevalcap is not installed or lacks the file.
+        FileError: pycocoevalcap is not installed or lacks the file.
     """
     spec = importlib.util.find_spec("pycocoevalcap")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / name
         if path.is_file():
             return path
-    raise MetricError(
+    raise FileError(
         f"{name} of pycocoevalcap is not installed; run `pip install 'pycocoevalcap>=1.2'`."
     )
 
@@ -62,7 +62,7 @@ def convert_lines(name: str, command: Sequence[str], lines: Sequence[str]) -> li
         lines: texts without line ends.
 
     Raises:
-        MetricError: the program fails or gives another number of lines.
+        FileError: the program fails or gives another number of lines.
     """
     if not lines:
         return []
@@ -72,7 +72,7 @@ def convert_lines(name: str, command: Sequence[str], lines: Sequence[str]) -> li
     answers = done.stdout.decode("utf-8", "replace").split("\n")
     if done.returncode != 0 or len(answers) != len(lines) + 1:
         tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
-        raise MetricError(
+        raise FileError(
             f"{name} gave {len(answers) - 1} lines for {len(lines)} captions (exit code "
             f"{done.returncode}): {' / '.join(tail)}; `java` must run (try `java -version`)."
         )

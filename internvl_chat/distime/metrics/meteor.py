@@ -26,7 +26,7 @@ from types import TracebackType
 
 import numpy as np
 
-from distime.metrics.files import MetricError
+from distime.files import FileError
 from distime.metrics.java import (
     METEOR_JAR,
     PARAPHRASES,
@@ -90,7 +90,7 @@ class Aligner:
         captions: every text that will be aligned, tokenised.
 
     Raises:
-        MetricError: Java or METEOR is missing. Later calls raise it where the process dies.
+        FileError: Java or METEOR is missing. Later calls raise it where the process dies.
     """
 
     def __init__(self, captions: Iterable[str]) -> None:
@@ -154,7 +154,7 @@ class Aligner:
         The answers are read in the background; whatever needs them waits for them.
 
         Raises:
-            MetricError: the process died during an earlier request.
+            FileError: the process died during an earlier request.
             ValueError: a text was not among the captions of this aligner.
         """
         self._wait()
@@ -188,7 +188,7 @@ class Aligner:
             for pair in pairs:
                 line = self._process.stdout.readline()
                 if not _COUNTS.fullmatch(line):
-                    raise MetricError(self._complaint(pair, line))
+                    raise FileError(self._complaint(pair, line))
                 lines.append(line)
         except BaseException:
             self._kill()  # Which also frees a writer that waits for room in the pipe.
@@ -247,7 +247,7 @@ def normalize(captions: Iterable[str]) -> dict[str, str]:
     with more than ASCII letters and digits, because it leaves the others as they are.
 
     Raises:
-        MetricError: Java or METEOR is missing, or the normaliser fails.
+        FileError: Java or METEOR is missing, or the normaliser fails.
     """
     # `|||` separates the fields of a request. The second replacement is the published one: a
     # single pass, so that three spaces become two.

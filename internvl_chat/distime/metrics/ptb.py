@@ -26,7 +26,7 @@ def tokenize(captions: Iterable[str]) -> dict[str, str]:
     """Return caption -> its tokens joined by spaces, for every distinct caption.
 
     Raises:
-        MetricError: Java or the tokenizer is missing, or the tokenizer fails.
+        FileError: Java or the tokenizer is missing, or the tokenizer fails.
     """
     lines = {caption: _LINE_ENDS.sub(" ", caption) for caption in captions}
     tokens = dict.fromkeys(lines, "")

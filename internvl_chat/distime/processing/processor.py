@@ -257,8 +257,8 @@ class DisTimeProcessor:
             videos: paths or `VideoSample`s.
             questions: as many.
             num_frames: frames of each video, by default as the settings say.
-            join: what stands between the frames and the question (`distime.processing.prompt.JOIN`
-                has what each published evaluation used).
+            join: what stands between the frames and the question (each benchmark's `join` is what
+                its published evaluation used).
             bound: part of the videos to look at, (start, end) in seconds.
 
         Returns:

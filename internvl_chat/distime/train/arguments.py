@@ -14,14 +14,13 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from distime.data.dataset import DataSettings
-from distime.train import flags
+from distime.train import command_line, flags
 from distime.train.evaluation import METRICS
 from distime.train.flags import ArgumentError, DataFlags, ModelFlags, RunFlags
 
 logger = logging.getLogger(__name__)
 
 EMBEDDING_MODES = ("full", "new_rows", "none")
-_MARKS = ("config.json", "adapter_config.json", "adapter.json")
 
 
 @dataclass
@@ -30,7 +29,7 @@ class ModelArguments(ModelFlags):
 
     def __post_init__(self):
         flags.check_values(self)
-        _check_start(self.model_name_or_path)
+        command_line.check_start(self.model_name_or_path)
         if self.conv_style != "internvl2_5":
             raise ArgumentError(f"--conv_style {self.conv_style}: only internvl2_5 is known")
         if self.use_llm_lora and not self.freeze_llm:
@@ -80,10 +79,7 @@ class DataArguments(DataFlags, DataSettings):
     def __post_init__(self):
         flags.check_values(self)
         super().__post_init__()
-        if not self.meta_path:
-            raise ArgumentError("--meta_path is required: the meta file of the training data")
-        if not Path(self.meta_path).is_file():
-            raise ArgumentError(f"--meta_path {self.meta_path}: no such file")
+        command_line.check_meta(self.meta_path)
 
     @property
     def processor_overrides(self) -> dict[str, object]:
@@ -210,22 +206,6 @@ def _keep_deepspeed_from_compiling() -> None:
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def _check_start(folder: str) -> None:
-    """See that there is a checkpoint to start from: a whole one, or an adapter of one."""
-    if not folder:
-        raise ArgumentError("--model_name_or_path is required: the checkpoint to start from")
-    path = Path(folder)
-    if any((path / name).is_file() for name in _MARKS):
-        return
-    within = [name.parent.name for name in sorted(path.glob("*/*.json")) if name.name in _MARKS]
-    hint = "give the folder of a downloaded checkpoint"
-    if within:
-        hint = f"it holds {', '.join(dict.fromkeys(within))}: give one of these folders"
-    elif folder.count("/") == 1 and not path.exists():
-        hint += f", or download it: hf download {folder} --local-dir checkpoint/{folder}"
-    raise ArgumentError(f"--model_name_or_path {folder}: no config.json there; {hint}")
-
-
 class _Parser(HfArgumentParser):
     def error(self, message: str):
         raise ArgumentError(message)
@@ -239,7 +219,7 @@ def parse(
     Raises:
         ArgumentError, DataError: a value is wrong; the message names the flag and the mend.
     """
-    argv, notes = flags.check(sys.argv[1:] if argv is None else argv)
+    argv, notes = command_line.check(sys.argv[1:] if argv is None else argv)
     parser = _Parser((ModelArguments, DataArguments, TrainArguments), allow_abbrev=False)
     parsed = parser.parse_args_into_dataclasses(args=argv)
     if not parsed[-1].process_index:  # the first process says what all would say

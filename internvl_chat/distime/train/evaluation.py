@@ -2,7 +2,7 @@
 
 The questions are ordinary annotation lines (docs/DATA.md) with one question, one answer and one
 interval in it. The model is asked them with exactly the tokens it is trained on, greedily, and its
-first time is scored as Charades-STA scores it (`distime.metrics.charades`).
+first time is scored by R1 and mIoU (`distime.metrics.moments`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from distime.data.dataset import BAD_SAMPLE, DataError
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.schema import Item, clamp_targets, read_item
-from distime.metrics import charades
 from distime.metrics.intervals import NO_ANSWER, Interval
+from distime.metrics.moments import THRESHOLDS, retrieval
 from distime.model.tokens import TIME_STAMP
 from distime.processing.ahead import load_ahead
 from distime.processing.answers import read_answer
@@ -33,7 +33,7 @@ from distime.processing.sampling import VideoSample
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("miou", *(f"r1_{threshold}" for threshold in charades.THRESHOLDS))
+METRICS = ("miou", *(f"r1_{threshold}" for threshold in THRESHOLDS))
 """Names of the scores, in percent, without the prefix `eval_`."""
 _VIDEOS_AHEAD = 2
 
@@ -124,14 +124,12 @@ class HeldOut:
         finally:
             model.train(was_training)
         answered = {one.number: one for one in gather_object(found)}
-        predictions, queries = {}, []
+        pairs = []
         for number, item in enumerate(self.questions):
             one = answered.get(number, Answered(number, NO_ANSWER, item.targets[0]))
-            predictions[item.place, ""] = one.predicted
-            queries.append(charades.Query(item.place, "", one.window, None))
-        result = charades.evaluate(predictions, queries)
-        scores = {name.replace("@", "_").lower(): value for name, value in result.metrics.items()}
-        silent = result.counts["no_answer"] / len(self)
+            pairs.append((one.predicted, one.window))
+        scores = {name.replace("@", "_").lower(): value for name, value in retrieval(pairs).items()}
+        silent = sum(predicted == NO_ANSWER for predicted, _ in pairs) / len(self)
         return {name: scores[name] for name in METRICS} | {"answered": 100 * (1 - silent)}
 
     def _answer_share(

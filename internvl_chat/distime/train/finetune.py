@@ -42,6 +42,7 @@ from distime.train.checkpoints import (
     complete_checkpoints,
     digest_names,
 )
+from distime.train.command_line import pairs
 from distime.train.distributed import (
     gather_weights,
     leave_process_group,
@@ -51,7 +52,6 @@ from distime.train.distributed import (
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.features import use_cached_features
-from distime.train.flags import pairs
 from distime.train.lora import select_trainable
 from distime.train.resume import Schedule, changed_flags, check_rates, recorded_flags
 from distime.train.trainer import DisTimeTrainer, TrainingError

@@ -1,17 +1,11 @@
-"""The flags of training, without torch: their help, what each may be, and a command line's check.
+"""The flags of training, without torch: their names, their help, and what each may be.
 
-A wrong word on the command line is found here in a tenth of a second, before anything heavy is
-imported and before any process is started. `distime.train.arguments` makes the flags' values of it.
-
-    python -m distime.train.flags --learning_rate 4e-5 ...   # says what is wrong, exit code 2
+`distime.train.command_line` checks words against them; `distime.train.arguments` makes values.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -297,109 +291,3 @@ def check_values(arguments: Any) -> None:
         value = getattr(arguments, one.name)
         if one.name in LIMITS and value is not None:
             LIMITS[one.name].check(one.name, value)
-
-
-def pairs(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Split a command line into flags, without dashes, and the words behind each.
-
-    Raises:
-        ArgumentError: it begins with a word that belongs to no flag.
-    """
-    words: list[tuple[str, list[str]]] = []
-    for word in argv:
-        if word == "-h":
-            word = "--help"
-        if word.startswith("--") and len(word) > 2:
-            name, is_pair, value = word[2:].partition("=")
-            words.append((name.replace("-", "_"), [value] if is_pair else []))
-        elif words:
-            words[-1][1].append(word)
-        else:
-            raise ArgumentError(f"{word}: a flag is expected, such as --meta_path FILE")
-    yield from words
-
-
-def check(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Check a command line, and put its published flags into ours.
-
-    Args:
-        argv: the words behind the command.
-
-    Returns:
-        the words for `distime.train.arguments.parse`, and what is to be said of flags that were
-        translated or left out.
-
-    Raises:
-        ArgumentError: a flag is unknown, has no effect here, or its value is not allowed.
-    """
-    from distime.train.published_flags import translate
-
-    known = known_flags()
-    found: list[str] = []
-    notes: list[str] = []
-    for name, values in translate(pairs(argv), notes):
-        found += [f"--{name}", *values]
-        if name in ("help", "resume_from_checkpoint") or name.removeprefix("no_") in known:
-            if name in LIMITS:
-                if len(values) != 1:
-                    raise ArgumentError(f"--{name} {' '.join(values)}: give {LIMITS[name]}")
-                LIMITS[name].check(name, values[0])
-            continue
-        like = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean --{like[0]}?" if like else "`distime train --help` lists them all"
-        raise ArgumentError(f"--{name}: there is no such flag; {hint}")
-    return found, notes
-
-
-def check_required(argv: Sequence[str]) -> None:
-    """Check that the flags without which nothing starts are there.
-
-    Raises:
-        ArgumentError: one of them is missing.
-    """
-    given = {name for name, _ in pairs(argv)}
-    for name, what in (
-        ("model_name_or_path", "the checkpoint to start from"),
-        ("meta_path", "the meta file of the training data"),
-    ):
-        if not {name, "help"} & given:
-            raise ArgumentError(f"--{name} is required: {what}")
-
-
-def help_text() -> str:
-    """Return what `distime train --help` says of the flags."""
-    lines = []
-    for group in GROUPS:
-        lines.append(f"\n{group.__doc__}:")
-        for one in fields(group):
-            said = one.metadata["help"]
-            if one.default not in (None, "", False) and f"({one.default})" not in said:
-                said += f" [{one.default}]"
-            lines += _described(one.name, said)
-    lines.append("\nHow it is trained: flags of transformers that people set:")
-    for name, said in INHERITED.items():
-        lines += _described(name, said)
-    lines.append("\nAll others of transformers that have an effect here: distime train --help_all")
-    return "\n".join(lines)
-
-
-def _described(name: str, text: str) -> list[str]:
-    import textwrap
-
-    wrapped = textwrap.wrap(text, 66)
-    first = f"  --{name:<28} {wrapped[0]}"
-    return [first, *(" " * 33 + line for line in wrapped[1:])]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check a command line: 0, or 2 and a line that says what is wrong."""
-    try:
-        check(sys.argv[1:] if argv is None else argv)
-    except ArgumentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from distime.data.collator import FOR_TRAINER
-from distime.data.plan import PlannedRows
 from distime.data.problems import kind_of
 from distime.errors import DisTimeError
 from distime.train import checkpoints, distributed
+from distime.train.callbacks import CountEpochs, EvaluateAtTheEnd
 from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
@@ -90,8 +88,8 @@ class DisTimeTrainer(Trainer):
         self._seconds_waited = 0.0
         self._warned: Counter[str] = Counter()
         if self.train_dataset is not None:
-            self.add_callback(_CountEpochs(self.train_dataset, self.args.rows_per_step))
-        self.add_callback(_EvaluateAtTheEnd())
+            self.add_callback(CountEpochs(self.train_dataset, self.args.rows_per_step))
+        self.add_callback(EvaluateAtTheEnd())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # the plan is already in order
@@ -410,40 +408,6 @@ class DisTimeTrainer(Trainer):
             f"intervals with them), {totals['num_clamped']} intervals cut to the end of their "
             f"video, {totals['num_warned']} of videos with something wrong"
         )
-
-
-class _CountEpochs(TrainerCallback):
-    """Say in epochs of the data how far a run is, and do what is to be done once an epoch.
-
-    To the trainer the run is one epoch of a plan that holds all of them.
-    """
-
-    def __init__(self, rows: PlannedRows, rows_per_step: int):
-        taken = np.cumsum([len(keys) for keys in rows.plan])
-        self.passes = taken[rows_per_step - 1 :: rows_per_step] / len(rows.data)
-        """Passes over the data after each step."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        before, now = (
-            float(self.passes[step - 1]) if step else 0.0
-            for step in (state.global_step - 1, state.global_step)
-        )
-        state.epoch = now
-        if int(now) > int(before) and state.global_step < state.max_steps:
-            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
-            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
-
-
-class _EvaluateAtTheEnd(TrainerCallback):
-    """Evaluation every so many steps also comes after the last one."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if args.eval_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
-            control.should_evaluate = True
 
 
 def peak_memory_gib() -> float:

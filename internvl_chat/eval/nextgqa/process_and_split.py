@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout needs no install
-from distime.metrics import MetricError, newest_predictions
-from distime.metrics.nextgqa import split_file
+from distime.benchmarks import newest_predictions
+from distime.benchmarks.nextgqa import split_file
+from distime.files import FileError
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     try:
         for path in split_file(args.pred_file or newest_predictions("nextgqa"), args.out_dir):
             print(f"wrote {path}")
-    except MetricError as error:
+    except FileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

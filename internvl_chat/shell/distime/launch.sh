@@ -21,7 +21,7 @@ export PYTHONPATH
 
 # A wrong flag is found in a tenth of a second, before torch is loaded and processes are started.
 COUNT=$("$PYTHON" -c 'import sys
-from distime.train.flags import main
+from distime.train.command_line import main
 main() and sys.exit(2)
 import torch
 print(torch.cuda.device_count())' "$@")

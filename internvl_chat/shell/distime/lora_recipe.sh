@@ -17,7 +17,7 @@ export PYTHON PYTHONPATH BATCH_SIZE
 
 FOUND=0  # a GPU; 1 none; 2 a flag is wrong
 "$PYTHON" -c 'import sys
-from distime.train.flags import main
+from distime.train.command_line import main
 main() and sys.exit(2)
 import torch
 sys.exit(not torch.cuda.is_available())' "$@" || FOUND=$?

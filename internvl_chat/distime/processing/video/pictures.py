@@ -59,7 +59,7 @@ class AnimationReader(VideoReader):
     Args:
         path: of the file.
         fps: show so many pictures a second whatever the file says; then the duration is that of
-            the last picture's start, as MVBench's published evaluation has it for gifs.
+            the last picture's start, as published evaluations have it for gifs.
     """
 
     def __init__(self, path: Path, fps: float | None = None):

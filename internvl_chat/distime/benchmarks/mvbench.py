@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from distime.evaluate.benchmark import (
+from distime.benchmarks.base import (
     UNANSWERED,
     Answered,
     Benchmark,
@@ -14,11 +16,22 @@ from distime.evaluate.benchmark import (
     Query,
     SettingsError,
 )
-from distime.files import write_json
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source
+from distime.files import read_json, write_json
 from distime.metrics.choices import options_in
-from distime.metrics.multiple_choice import Row, names_right_option
+from distime.metrics.multiple_choice import (
+    Row,
+    empty_answers,
+    letter,
+    names_right_option,
+    percent,
+    read_rows,
+    unread_warning,
+)
 from distime.processing.answers import Answer
-from distime.processing.questions import mvbench_question
+from distime.processing.questions import CHOOSE
+from distime.values import expect, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +59,8 @@ TASKS = {
 }
 """Task -> its annotation file (without .json) and the folder of its videos, as released."""
 
+QUESTIONS_PER_TASK = 200
+
 BOUNDED = {
     "Action Sequence",
     "Action Prediction",
@@ -65,6 +80,14 @@ class MVBench(Benchmark):
     annotation = "mvbench/json"
     videos = "mvbench/video"
     has_times = False
+    title = "MVBench"
+    rank = 7
+    # The published raw file holds the rows of one process; the final one covers all.
+    predictions = ("MVBench_result_final.json", "MVBench.json")
+    scored_by_annotation = False
+    headline = ("Avg",)
+    released = {"Avg": 62.75}
+    official_queries = 4000
 
     def queries(self) -> Iterator[Query]:
         """One query per entry of each task's file."""
@@ -84,7 +107,7 @@ class MVBench(Benchmark):
                     continue
                 for number, item in enumerate(self.read_annotation(path)):
                     video = f"{TASKS[task][1]}/{item['video']}"
-                    question = mvbench_question(item["question"], item["candidates"])
+                    question = choice_question(item["question"], item["candidates"])
                     bound = (item["start"], item["end"]) if task in BOUNDED else None
                     yield Query(f"{task}-{number}", video, question, (task, item), bound)
         except (KeyError, TypeError) as error:
@@ -120,8 +143,90 @@ class MVBench(Benchmark):
         row = Row(answer.text, expected, task, options_in(query.question))
         return Choice(expected, names_right_option(row), bool(row.chosen))
 
+    @classmethod
+    def score(cls, pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
+        """Score the rows of ``MVBench.json``, or take over ``MVBench_result_final.json``."""
+        value, _ = read_json(pred_path, "MVBench.json or MVBench_result_final.json")
+        if isinstance(value, dict):
+            return _final(value, pred_path)
+        rows = read_rows(value, pred_path)
+        for number, row in enumerate(rows, 1):
+            expect(
+                letter(row.truth), f"{pred_path}, row {number}", f"gt {row.truth!r} has no letter."
+            )
+        unread = [row.answer for row in rows if not row.chosen]
+        counts = {
+            "questions": len(rows),
+            "empty_answers": empty_answers(rows),
+            "unread_answers": len(unread),
+        }
+        by_task: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            by_task[row.task].append(row)
+        counts |= {f"questions of {task}": len(part) for task, part in by_task.items()}
+        warnings = []
+        full = len(TASKS) * QUESTIONS_PER_TASK
+        if len(rows) != full or any(len(p) != QUESTIONS_PER_TASK for p in by_task.values()):
+            warnings.append(
+                f"the file holds {len(rows)} rows of {len(by_task)} tasks, not {full} of "
+                f"{len(TASKS)}: Avg is over these rows only (the published script saves the rows "
+                "of its first process; its MVBench_result_final.json covers all)."
+            )
+
+        warnings += unread_warning(unread, len(rows))
+
+        def table(rule: Callable[[Row], bool]) -> dict[str, float]:
+            return {
+                **{task: percent(map(rule, part)) for task, part in by_task.items()},
+                "Avg": percent(map(rule, rows)),
+            }
+
+        as_run = {}
+        if published:
+            as_run = {f"{name}_lenient": value for name, value in table(_as_run).items()}
+        return Result("mvbench", table(names_right_option), counts, as_run, tuple(warnings))
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """The twenty task files of MVBench; the format stays."""
+        made = Conversion()
+        for stem, folder in TASKS.values():
+            items = source.json(f"{stem}.json")
+            names = [f"{folder}/{item['video']}" for item in items]
+            wanted = [item for item, name in zip(items, names, strict=True) if keep(name)]
+            made.files[f"{stem}.json"] = wanted
+            made.videos += names
+        return made
+
 
 def right_option(item: dict) -> str:
     """The right option as published files hold it, `(B) Down.`."""
     letter = chr(ord("A") + item["candidates"].index(item["answer"]))
     return f"({letter}) {item['answer']}"
+
+
+def _final(value: dict[str, Any], path: Path) -> Result:
+    for task, number in value.items():
+        expect(
+            is_number(number) and 0 <= number <= 100,
+            f"{path}, {task}",
+            f"expected a percentage, found {number!r}; give MVBench_result_final.json.",
+        )
+    expect("Avg" in value, str(path), "it has no Avg; give MVBench_result_final.json.")
+    warning = "percentages taken over from a final file; they cannot be recomputed from it."
+    return Result("mvbench", value, {"tasks": len(value) - 1}, {}, (warning,))
+
+
+def _as_run(row: Row) -> bool:
+    # Substring either way: '' and '(' are within every '(a)'.
+    first = row.answer.replace("Answer: ", "").lower().split(" ")[0]
+    truth = row.truth.lower().split(" ")[0]
+    return first.replace(".", "") in truth or truth in first
+
+
+def choice_question(question: str, options: Sequence[str]) -> str:
+    """MVBench: options are lettered from (A)."""
+    listed = "\n".join(
+        f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(options)
+    ).rstrip()
+    return f"{CHOOSE}Question: {question}\nOptions:\n{listed}\nOnly give the best option."

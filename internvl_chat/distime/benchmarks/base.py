@@ -1,24 +1,24 @@
-"""What a benchmark is: queries about videos in, answers in the published file format out.
+"""What a benchmark is: official files, queries about videos, result files, scores.
 
-A benchmark is a class in a file of its own under `benchmarks/`. It knows nothing of models,
-processes or resuming; the runner knows nothing of annotations or result files.
+A benchmark is a class in a file of its own, which holds all that is known of it. It knows nothing
+of models, processes or resuming; whoever runs it knows nothing of annotations or result files.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from distime.errors import DisTimeError
-from distime.files import read_json
-from distime.metrics.files import MetricError
-from distime.metrics.registry import BENCHMARKS as METRICS
-from distime.processing.questions import JOIN
+from distime.files import FileError, read_json
 
 if TYPE_CHECKING:
+    from distime.benchmarks.result import Result
+    from distime.data.official import Conversion, Keep, Source
     from distime.evaluate.settings import Settings
     from distime.processing.answers import Answer, Event
     from distime.processing.processor import DisTimeProcessor
@@ -78,7 +78,10 @@ class Choice(NamedTuple):
 
 
 class Benchmark(ABC):
-    """Base of the benchmarks. A subclass sets the names below and writes the two methods.
+    """Base of the benchmarks. A subclass sets the names below and writes the methods it needs.
+
+    `queries` and `write` are for asking a model, `score` for scoring what was written, `convert`
+    for `distime prepare`; `truth` and `choice` for pages that show answers.
 
     Args:
         settings: validated; `annotation`, `video_root` and `out_dir` are filled in.
@@ -86,13 +89,24 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     """On the command line."""
+    title: ClassVar[str]
+    """In tables, and the name of its folder under `results`."""
+    rank: ClassVar[float] = math.inf
+    """Its place in lists."""
+    file: ClassVar[Path | None] = None
+    """Where it comes from, if from a file that `--benchmark-file` names."""
+
     annotation: ClassVar[str]
-    """Default annotation, below `internvl_chat/data_example` (`annotation_root`)."""
-    videos: ClassVar[str]
-    """Default folder of the videos, below `internvl_chat/data`."""
+    """Default annotation, below `annotation_root`."""
     annotation_root: ClassVar[str] = "data_example"
+    """`data_example`, or `data` for an annotation that lies with the videos."""
     ground_truth: ClassVar[str | None] = None
     """File beside the annotation that the metric reads; None: the annotation itself."""
+    videos: ClassVar[str]
+    """Default folder of the videos, below `data`."""
+
+    join: ClassVar[str] = ""
+    """What stands between the frames and the question; published evaluations differ in this."""
     num_segments: ClassVar[int] = 16
     """Default number of frames."""
     rule: ClassVar[str] = "eval"
@@ -101,8 +115,37 @@ class Benchmark(ABC):
     """The rate at which gifs are read; None: as the files say."""
     stages: ClassVar[tuple[int, ...]] = ()
     """The stages that a run must choose from, if there are any."""
+    takes: ClassVar[Mapping[str, int | None]] = {}
+    """Settings that only this benchmark takes, and in which stage (None: any)."""
     has_times: ClassVar[bool] = True
     """Whether answers name times that can be drawn."""
+
+    predictions: ClassVar[tuple[str, ...]] = ("results.json",)
+    """Names of the files that can be scored, best first."""
+    file_limit: ClassVar[int] = 1
+    """How many prediction files are scored together at most."""
+    scored_by_annotation: ClassVar[bool] = True
+    """Whether the metric reads an annotation at all."""
+    ground_truth_is_optional: ClassVar[bool] = False
+    """Whether predictions can also be scored without it."""
+    score_options: ClassVar[Mapping[str, tuple[tuple[str, ...], str]]] = {}
+    """Further arguments of `score`: name -> choices, and what they mean."""
+
+    headline: ClassVar[tuple[str, ...]] = ()
+    """The metrics that tables show."""
+    released: ClassVar[Mapping[str, float]] = {}
+    """Headline values of the published DisTime-InternVL2.5-1B predictions (16 frames), percent."""
+    peers: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+    """What others published: model -> metric -> percent. The file says where each stands."""
+
+    prepared_as: ClassVar[str | None] = None
+    """Name for `distime prepare`; None: its own where it has a `convert`."""
+    official_queries: ClassVar[int | None] = None
+    """Published number of queries, None where it is not known."""
+    official_videos: ClassVar[int | None] = None
+    """Published number of videos, likewise."""
+    official_note: ClassVar[str] = ""
+    """What to know when the numbers differ."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -127,15 +170,32 @@ class Benchmark(ABC):
         """How a multiple choice was answered, for reports; None where the answer names times."""
         return None
 
-    @property
-    def title(self) -> str:
-        """Name of its folder under `internvl_chat/results`."""
-        return METRICS[self.name].title
+    @classmethod
+    def score(
+        cls,
+        predictions: Path | Sequence[Path],
+        ground_truth: Path | None,
+        *,
+        published: bool = False,
+        **options: Any,
+    ) -> Result:
+        """Score prediction files.
 
-    @property
-    def join(self) -> str:
-        """What stands between the frames and the question."""
-        return JOIN[self.name]
+        Args:
+            predictions: what `write` wrote, or the owners' format; several if `file_limit` allows.
+            ground_truth: the annotation that the metric reads.
+            published: also compute what the published scorer gives, defects included.
+            options: those of `score_options`.
+
+        Raises:
+            FileError: a file does not fit; the message says where.
+        """
+        raise FileError(f"{cls.name}: it has no metric; its class defines no `score`.")
+
+    of_synthetic: ClassVar[Callable[[Sequence, Path], tuple[Path, Path]] | None] = None
+    """Writes annotation and ground truth for synthetic videos, for the quickstart."""
+    convert: ClassVar[Callable[[Source, Keep], Conversion] | None] = None
+    """From the official files to the annotation (a static method), for `distime prepare`."""
 
     def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
         """Return the processor to ask with; a benchmark may show the model more than frames."""
@@ -154,7 +214,7 @@ class Benchmark(ABC):
         """
         try:
             value, _ = read_json(path or self.settings.annotation, f"{flag} of {self.name}")
-        except MetricError as error:
+        except FileError as error:
             raise SettingsError(f"--{flag}: {error}") from None
         return value
 

@@ -8,15 +8,20 @@ it (an IoU of exactly 0.5 is then a miss) and ``counts`` says how many ties it d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distime.files import read_json
-from distime.metrics.files import MetricError, expect, interval, is_number
+from distime.benchmarks.base import Answered, Benchmark, Query, rounded_intervals
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source
+from distime.files import FileError, read_json, write_json
 from distime.metrics.intervals import NO_ANSWER, Interval, reaches
-from distime.metrics.result import Result
+from distime.processing.answers import Event
+from distime.processing.questions import moment_retrieval_question
+from distime.values import expect, interval, is_number
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 EPSILON = 1e-8
@@ -25,27 +30,80 @@ Predictions = dict[str, Interval]
 """``video-index`` -> first predicted window in seconds."""
 
 
+class Anet(Benchmark):
+    """Every interval of an answer is kept; the metric reads the first."""
+
+    name = "anet"
+    annotation = "anet/val_2.json"
+    videos = "anet"
+    title = "ANet-Caption"
+    rank = 2
+    headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+    released = {"R1@0.3": 67.09, "R1@0.5": 45.41, "R1@0.7": 23.12, "mIoU": 45.24}
+    official_queries, official_videos = 17031, 4885
+
+    def queries(self) -> Iterator[Query]:
+        """One query per sentence of `val_2.json`."""
+        try:
+            for video, entry in self.read_annotation().items():
+                pairs = zip(entry["sentences"], entry["timestamps"], strict=True)
+                for number, (sentence, window) in enumerate(pairs):
+                    question = moment_retrieval_question(sentence)
+                    item = (number, sentence, window)
+                    yield Query(f"{video}-{number}", video, question, item, title=sentence)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write `{"results": {"VIDEO-NUMBER": {"timestamp": [[s, e], ...], ...}}}`, seconds."""
+        results = {}
+        for query, answer in answered:
+            if answer is not None:
+                number, sentence, _ = query.item
+                results[query.id] = {
+                    "video_id": query.video,
+                    "anno_id": number,
+                    "timestamp": rounded_intervals(answer),
+                    "query": sentence.strip(),
+                }
+        path = out_dir / "results.json"
+        write_json(path, {"results": results})
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated window."""
+        return [Event(*query.item[2])]
+
+    @classmethod
+    def score(cls, pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
+        """Score an ActivityNet ``results.json`` against ``val_2.json``."""
+        predictions, duplicates = read_predictions(pred_path)
+        videos = read_ground_truth(gt_path)
+        known = {f"{name}-{i}" for name, video in videos.items() for i in range(len(video.windows))}
+        expect(
+            not predictions or known & predictions.keys(),
+            str(pred_path),
+            f"none of its {len(predictions)} keys is in {gt_path}; "
+            "are these predictions of another benchmark or split?",
+        )
+        counts = {"duplicate_keys": duplicates, "unknown": len(predictions.keys() - known)}
+        return evaluate(predictions, videos, published=published, counts=counts)
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`val_2.json` of ActivityNet Captions; the format stays."""
+        value = source.json("val_2.json")
+        wanted = {video: entry for video, entry in value.items() if keep(video)}
+        videos = [video for video, entry in value.items() for _ in entry["sentences"]]
+        return Conversion({"val_2.json": wanted}, videos)
+
+
 class Video(NamedTuple):
     """One annotated video; times in seconds."""
 
     duration: float
     windows: list[Interval]
     sentences: list[str]
-
-
-def score_files(pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
-    """Score an ActivityNet ``results.json`` against ``val_2.json``."""
-    predictions, duplicates = read_predictions(pred_path)
-    videos = read_ground_truth(gt_path)
-    known = {f"{name}-{i}" for name, video in videos.items() for i in range(len(video.windows))}
-    expect(
-        not predictions or known & predictions.keys(),
-        str(pred_path),
-        f"none of its {len(predictions)} keys is in {gt_path}; "
-        "are these predictions of another benchmark or split?",
-    )
-    counts = {"duplicate_keys": duplicates, "unknown": len(predictions.keys() - known)}
-    return evaluate(predictions, videos, published=published, counts=counts)
 
 
 def evaluate(
@@ -58,7 +116,7 @@ def evaluate(
     """Score predictions that are already in memory; ``counts`` are passed on.
 
     Raises:
-        MetricError: there is no sentence to score.
+        FileError: there is no sentence to score.
     """
     names = ("missing", "no_answer", "reversed", "out_of_range", "ties_below_threshold")
     tally = dict.fromkeys(names, 0)
@@ -106,7 +164,7 @@ def read_predictions(path: Path) -> tuple[Predictions, int]:
     """Read ``{"results": {"video-index": {"timestamp": [[s, e], ...]}}}``; count repeated keys.
 
     Raises:
-        MetricError: the file is not of this form.
+        FileError: the file is not of this form.
     """
     value, repeated = read_json(path, "ActivityNet results.json")
     problem = (
@@ -127,7 +185,7 @@ def read_ground_truth(path: Path) -> dict[str, Video]:
     """Read ``{video: {"duration": d, "timestamps": [[s, e]], "sentences": [text]}}``.
 
     Raises:
-        MetricError: the file is not of this form.
+        FileError: the file is not of this form.
     """
     value, _ = read_json(path, "ActivityNet-Captions annotation (val_2.json)")
     expect(isinstance(value, dict), str(path), "not an ActivityNet annotation; give val_2.json.")
@@ -139,7 +197,7 @@ def read_ground_truth(path: Path) -> dict[str, Video]:
             sentences = [str(sentence) for sentence in entry["sentences"]]
             windows = [interval(window, place) for window in windows]
         except (KeyError, TypeError) as error:
-            raise MetricError(
+            raise FileError(
                 f"{place}: not an ActivityNet annotation ({error!r}); give val_2.json."
             ) from None
         expect(is_number(duration), place, f"duration {duration!r} is not a number of seconds.")

@@ -16,15 +16,34 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.files import read_json, read_text, write_json
-from distime.metrics.files import MetricError, expect, interval, is_number
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Choice,
+    Query,
+    SettingsError,
+    rounded_intervals,
+)
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source, has_column, table_rows
+from distime.files import FileError, read_json, read_text, write_json
+from distime.metrics.choices import Options, read_choice
 from distime.metrics.intervals import NO_ANSWER, Interval
-from distime.metrics.result import Result
+from distime.processing.answers import Answer, Event
+from distime.processing.questions import CHOOSE, RETRIEVAL
+from distime.values import expect, interval, is_number
+
+TIMES, ANSWERS = "result_timestamp.json", "result.json"
+
+_PUBLISHED = re.compile(r"Answer: \((\d+)\)|The answer is \((\d+)\)|Answer is \((\d+)\)|\((\d+)\)")
+
 
 THRESHOLDS = (0.3, 0.5)
 GROUPS = {
@@ -43,7 +62,184 @@ Spans = Mapping[str, Interval]
 """``video_question`` -> predicted span in seconds."""
 
 
-class Answer(NamedTuple):
+class NextGQA(Benchmark):
+    """Stage 1 asks for times, stage 2 for options, with the frames of stage 1's interval."""
+
+    name = "nextgqa"
+    annotation = "nextgqa/test.json"
+    ground_truth = "gsub_test.json"
+    videos = "nextgqa"
+    stages = (1, 2)
+    title = "NExtGQA"
+    rank = 6
+    join = "\n"
+    predictions = ("result.json",)
+    file_limit = 2
+    takes = {"timestamps": 2}
+    headline = ("Acc@GQA", "mIoP", "IoP@0.5", "mIoU", "IoU@0.5", "Acc@QA")
+    released = {
+        "Acc@GQA": 16.96,
+        "mIoP": 33.54,
+        "IoP@0.5": 23.72,
+        "mIoU": 31.06,
+        "IoU@0.5": 21.79,
+        "Acc@QA": 65.93,
+    }
+    peers = {"VideoMind-7B": {"Acc@GQA": 28.2, "mIoU": 31.4}}  # zero-shot, of its paper
+    official_queries, official_videos = 8564, 1000
+
+    def queries(self) -> Iterator[Query]:
+        """One query per entry of `test.json`.
+
+        Raises:
+            SettingsError: also when stage 2 finds no times of stage 1.
+        """
+        if self.settings.stage == 2 and not self.times_path.is_file():
+            raise SettingsError(
+                f"--timestamps {self.times_path}: no such file; run stage 1 with the same "
+                "--out-dir first"
+            )
+        try:
+            for item in self.read_annotation():
+                qid, video, asked = item["qid"], item["video"], item["question"]
+                if self.settings.stage == 1:
+                    yield Query(
+                        qid,
+                        video,
+                        time_question(item["question"]),
+                        item,
+                        title=item["question"],
+                    )
+                else:
+                    options = [item[f"a{i}"] for i in range(item["num_option"])]
+                    question = choice_question(asked, options)
+                    start, end = self._times.get(qid, NO_ANSWER)
+                    bound = None if (start, end) == NO_ANSWER else (start, end)
+                    yield Query(qid, video, question, item, bound)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise self.misfit(error) from None
+
+    @property
+    def times_path(self) -> Path:
+        """Where stage 2 reads what stage 1 wrote."""
+        return self.settings.timestamps or self.settings.out_dir / TIMES
+
+    @cached_property
+    def _times(self) -> dict[str, list[float]]:
+        rows = self.read_annotation(self.times_path, flag="timestamps")
+        return {row["qid"]: [row["timestamp"][0], row["timestamp"][-1]] for row in rows}
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write `[{"qid", "timestamp"}]`, in stage 2 with `"prediction"` and `"target"`."""
+        results = []
+        for query, answer in answered:
+            if answer is None:
+                continue
+            if self.settings.stage == 1:
+                result = {"qid": query.id, "timestamp": rounded_intervals(answer)[0]}
+            else:
+                chosen = chosen_option(answer.text, query.item)
+                result = {
+                    "qid": query.id,
+                    "prediction": chosen,
+                    "timestamp": list(query.bound or (-1, -1)),
+                    "target": query.item["answer"],
+                }
+                if (published := published_option(answer.text)) != chosen:
+                    result["published_prediction"] = published
+            results.append(result)
+        path = out_dir / (TIMES if self.settings.stage == 1 else ANSWERS)
+        write_json(path, results)
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated locations, where the metric's file is at hand; stage 2 names no times."""
+        if self.settings.stage == 2:
+            return []
+        _, video, *_, number = query.id.split("_")
+        locations = self._locations.get(video, {}).get("location", {})
+        return [Event(*window) for window in locations.get(number, [])]
+
+    def choice(self, query: Query, answer: Answer) -> Choice | None:
+        """The option that stage 2 names."""
+        if self.settings.stage == 1:
+            return None
+        right = query.item["answer"]
+        expected = f"({right}) {query.item[f'a{right}']}"
+        chosen = chosen_option(answer.text, query.item)
+        return Choice(expected, str(chosen) == str(right), chosen != -1)
+
+    @cached_property
+    def _locations(self) -> dict[str, dict]:
+        path = self.settings.ground_truth
+        return self.read_annotation(path, flag="ground-truth") if path.is_file() else {}
+
+    @classmethod
+    def score(
+        cls, pred_path: Path | Sequence[Path], gt_path: Path, *, published: bool = False
+    ) -> Result:
+        """Score ``result.json``, or its halves ``result_qa.json`` and ``result_gd.json``.
+
+        Args:
+            pred_path: one of the three files, or both halves. With one half only, the metrics that
+                need the other are left out.
+            gt_path: ``gsub_test.json``, with ``test.csv`` beside it, or their folder.
+            published: also compute what the published scorers give.
+        """
+        paths = [pred_path] if isinstance(pred_path, Path) else list(pred_path)
+        answers, spans, counts = read_predictions(paths)
+        questions = read_ground_truth(gt_path)
+        known = {question.key for question in questions}
+        for part in (answers, spans):
+            expect(
+                not part or known & part.keys(),
+                ", ".join(map(str, paths)),
+                f"none of its {len(part or ())} questions is in {gt_path}; is this another "
+                "benchmark?",
+            )
+        warnings = []
+        if len({path.resolve().parent for path in paths}) > 1:
+            warnings.append("answers and spans come from different folders: are they of one model?")
+        result = evaluate(answers, spans, questions, published=published)
+        counts = {**result.counts, **counts}
+        warnings += result.warnings
+        return Result("nextgqa", result.metrics, counts, result.published_as_run, tuple(warnings))
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """NExT-QA's multiple-choice `test.csv`, `map_vid_vidorID.json`; NExT-GQA's own two files.
+
+        Both data sets have a `test.csv`; NExT-QA's has the column `video`, NExT-GQA's `video_id`.
+        """
+        folders = source.json("map_vid_vidorID.json")
+        made, questions = Conversion(), []
+        for row in table_rows(source.find("test.csv", fits=partial(has_column, name="video"))):
+            video = folders[row["video"]]
+            made.videos.append(video)
+            if keep(video):
+                options = {f"a{i}": f"{row[f'a{i}']}." for i in range(5)}
+                questions.append(
+                    {
+                        "video": video,
+                        "num_option": 5,
+                        "qid": f"{row['type']}_{row['video']}_{row['qid']}",
+                        **options,
+                        "answer": int(row["answer"]),
+                        "question": f"{row['question']}?",
+                    }
+                )
+        table = source.find("test.csv", fits=partial(has_column, name="video_id"))
+        made.files = {
+            "test.json": questions,
+            "test.csv": table.read_text(encoding="utf-8"),
+            "gsub_test.json": source.json("gsub_test.json"),
+        }
+        return made
+
+
+class Chosen(NamedTuple):
     """A chosen option and the right one, both as option numbers; -1 where none was read."""
 
     prediction: int
@@ -61,38 +257,8 @@ class Question(NamedTuple):
     duration: float | None = None
 
 
-def score_files(
-    pred_path: Path | Sequence[Path], gt_path: Path, *, published: bool = False
-) -> Result:
-    """Score ``result.json``, or its halves ``result_qa.json`` and ``result_gd.json``.
-
-    Args:
-        pred_path: one of the three files, or both halves. With one half only, the metrics that
-            need the other are left out.
-        gt_path: ``gsub_test.json``, with ``test.csv`` beside it, or their folder.
-        published: also compute what the published scorers give.
-    """
-    paths = [pred_path] if isinstance(pred_path, Path) else list(pred_path)
-    answers, spans, counts = read_predictions(paths)
-    questions = read_ground_truth(gt_path)
-    known = {question.key for question in questions}
-    for part in (answers, spans):
-        expect(
-            not part or known & part.keys(),
-            ", ".join(map(str, paths)),
-            f"none of its {len(part or ())} questions is in {gt_path}; is this another benchmark?",
-        )
-    warnings = []
-    if len({path.resolve().parent for path in paths}) > 1:
-        warnings.append("answers and spans come from different folders: are they of one model?")
-    result = evaluate(answers, spans, questions, published=published)
-    counts = {**result.counts, **counts}
-    warnings += result.warnings
-    return Result("nextgqa", result.metrics, counts, result.published_as_run, tuple(warnings))
-
-
 def evaluate(
-    answers: Mapping[str, Answer] | None,
+    answers: Mapping[str, Chosen] | None,
     spans: Spans | None,
     questions: Sequence[Question],
     *,
@@ -101,7 +267,7 @@ def evaluate(
     """Score answers, spans or both that are already in memory.
 
     Raises:
-        MetricError: there is no question to score, or a correct option is not known.
+        FileError: there is no question to score, or a correct option is not known.
     """
     expect(questions, "ground truth", "it holds no question.")
     counts = {"questions": len(questions)}
@@ -161,7 +327,7 @@ def evaluate(
 
 
 def grounding(
-    answers: Mapping[str, Answer] | None, spans: Spans, questions: Sequence[Question]
+    answers: Mapping[str, Chosen] | None, spans: Spans, questions: Sequence[Question]
 ) -> dict[str, float]:
     """Return Acc@GQA (where there are answers) and the IoP and IoU metrics, in percent."""
     overlaps = [
@@ -200,7 +366,7 @@ def best_overlap(span: Interval, locations: Sequence[Interval]) -> tuple[float, 
     return best_iou, best_iop
 
 
-def accuracy(answers: Mapping[str, Answer], questions: Sequence[Question]) -> dict[str, float]:
+def accuracy(answers: Mapping[str, Chosen], questions: Sequence[Question]) -> dict[str, float]:
     """Return Acc@QA, over all questions and by type, in percent."""
     right: dict[str, list[bool]] = {"Acc@QA": []}
     for group in _group_sizes(questions):
@@ -213,7 +379,7 @@ def accuracy(answers: Mapping[str, Answer], questions: Sequence[Question]) -> di
     return {name: _percent(values) for name, values in right.items()}
 
 
-def _is_right(answers: Mapping[str, Answer], question: Question) -> bool:
+def _is_right(answers: Mapping[str, Chosen], question: Question) -> bool:
     answer = answers.get(question.key)
     return answer is not None and answer.prediction == answer.answer
 
@@ -234,13 +400,13 @@ def _percent(values: Sequence[float]) -> float:
 
 def read_predictions(
     paths: Sequence[Path],
-) -> tuple[dict[str, Answer] | None, dict[str, Interval] | None, dict[str, int]]:
+) -> tuple[dict[str, Chosen] | None, dict[str, Interval] | None, dict[str, int]]:
     """Return the answers, the spans (None where no file holds them) and counts.
 
     Raises:
-        MetricError: a file is of none of the three forms, or two files hold the same half.
+        FileError: a file is of none of the three forms, or two files hold the same half.
     """
-    answers: dict[str, Answer] | None = None
+    answers: dict[str, Chosen] | None = None
     spans: dict[str, Interval] | None = None
     duplicates = 0
     for path in paths:
@@ -269,7 +435,7 @@ def split(rows: Sequence[Any], place: str) -> tuple[dict[str, Any], dict[str, An
         (the last one stays); a key is ``video_question``.
 
     Raises:
-        MetricError: a row is not ``{"qid", "prediction", "timestamp", "target"}``.
+        FileError: a row is not ``{"qid", "prediction", "timestamp", "target"}``.
     """
     qa: dict[str, Any] = {}
     gd: dict[str, Any] = {}
@@ -291,7 +457,7 @@ def split(rows: Sequence[Any], place: str) -> tuple[dict[str, Any], dict[str, An
             if "published_prediction" in row:
                 qa[key]["published_prediction"] = int(row["published_prediction"])
         except (TypeError, ValueError):
-            raise MetricError(
+            raise FileError(
                 f"{where}: prediction {row['prediction']!r} and target {row['target']!r} must be "
                 "option numbers; write -1 where no option was named."
             ) from None
@@ -309,7 +475,7 @@ def split_file(path: Path, folder: Path | None = None) -> tuple[Path, Path]:
     """Write the halves of a raw ``result.json`` to ``folder``, by default beside it.
 
     Raises:
-        MetricError: the file is not a raw result.
+        FileError: the file is not a raw result.
     """
     value, _ = read_json(path, "NExT-GQA result.json of stage 2")
     expect(isinstance(value, list), str(path), "expected a list of rows; give result.json.")
@@ -321,11 +487,11 @@ def split_file(path: Path, folder: Path | None = None) -> tuple[Path, Path]:
     return paths
 
 
-def read_answers(value: Mapping[str, Any], place: str) -> dict[str, Answer]:
+def read_answers(value: Mapping[str, Any], place: str) -> dict[str, Chosen]:
     """Check the content of a ``result_qa.json``.
 
     Raises:
-        MetricError: an entry is not ``{"prediction": int, "answer": int}``.
+        FileError: an entry is not ``{"prediction": int, "answer": int}``.
     """
     answers = {}
     for key, entry in value.items():
@@ -336,7 +502,7 @@ def read_answers(value: Mapping[str, Any], place: str) -> dict[str, Answer]:
             'expected {"prediction": number, "answer": number}.',
         )
         published = entry.get("published_prediction")
-        answers[key] = Answer(entry["prediction"], entry["answer"], published)
+        answers[key] = Chosen(entry["prediction"], entry["answer"], published)
     return answers
 
 
@@ -344,7 +510,7 @@ def read_spans(value: Mapping[str, Any], place: str) -> dict[str, Interval]:
     """Check the content of a ``result_gd.json``.
 
     Raises:
-        MetricError: an entry is not ``[start, end]``.
+        FileError: an entry is not ``[start, end]``.
     """
     return {key: interval(entry, f"{place}, {key}") for key, entry in value.items()}
 
@@ -356,7 +522,7 @@ def read_ground_truth(path: Path) -> list[Question]:
         The questions with locations, in the order of ``test.csv``.
 
     Raises:
-        MetricError: a file is missing, of another form, or lacks a question of the other.
+        FileError: a file is missing, of another form, or lacks a question of the other.
     """
     folder = path if path.is_dir() else path.parent
     path = folder / "gsub_test.json" if path.is_dir() else path
@@ -369,7 +535,7 @@ def read_ground_truth(path: Path) -> list[Question]:
         }
         durations = {video: entry.get("duration") for video, entry in value.items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise MetricError(
+        raise FileError(
             f"{path}: not a NExT-GQA annotation ({error!r}); give gsub_test.json or its folder."
         ) from None
     table = folder / "test.csv"
@@ -390,3 +556,27 @@ def read_ground_truth(path: Path) -> list[Question]:
         "take both files from one release.",
     )
     return questions
+
+
+def chosen_option(text: str, item: dict) -> str | int:
+    """Return the digits of the option that an answer names, or -1."""
+    texts = [item[f"a{number}"] for number in range(item["num_option"])]
+    place = read_choice(text, Options([str(number) for number in range(len(texts))], texts))
+    return -1 if place is None else str(place)
+
+
+def published_option(text: str) -> str | int:
+    """Return what the published script reads: the digits of the first match, or -1."""
+    match = _PUBLISHED.search(text)
+    return next(group for group in match.groups() if group) if match else -1
+
+
+def time_question(question: str) -> str:
+    """NExT-GQA, first stage: when is that which the question asks about?"""
+    return RETRIEVAL.format(article="the", query=question)
+
+
+def choice_question(question: str, options: Sequence[str]) -> str:
+    """NExT-GQA, second stage: options are numbered from (0)."""
+    listed = "\n".join(f"({i}) {option}" for i, option in enumerate(options))
+    return f"{CHOOSE}Question1: {question}\nOptions:\n{listed}\nOnly give the best option."

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distime.files import read_json, write_json
-from distime.metrics.files import MetricError, expect, is_number
+from distime.files import FileError, read_json, write_json
+from distime.values import expect, is_number
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Result:
     """
 
     benchmark: str
-    """Benchmark name as on the command line, for instance ``charades``."""
+    """Benchmark name as on the command line."""
     metrics: Mapping[str, float]
     """Headline values."""
     counts: Mapping[str, int]
@@ -53,7 +53,7 @@ class Result:
         """Read a file that ``write`` made.
 
         Raises:
-            MetricError: the file is missing or not a result.
+            FileError: the file is missing or not a result.
         """
         path = Path(path)
         value, _ = read_json(path, "metrics file written by `distime score --output`")
@@ -67,7 +67,7 @@ class Result:
                 files=dict(value.get("files", {})),
             )
         except (TypeError, KeyError, ValueError):
-            raise MetricError(
+            raise FileError(
                 f"{path}: not a metrics file; make one with `distime score ... --output FILE`."
             ) from None
         for name, number in {**result.metrics, **result.published_as_run}.items():
@@ -114,11 +114,11 @@ def compare(results: Sequence[tuple[str, Result]]) -> str:
     With two results a last column holds the second minus the first, in points.
 
     Raises:
-        MetricError: the results belong to different benchmarks.
+        FileError: the results belong to different benchmarks.
     """
     benchmarks = {result.benchmark for _, result in results}
     if len(benchmarks) != 1:
-        raise MetricError(
+        raise FileError(
             f"the files score different benchmarks ({', '.join(sorted(benchmarks))}); "
             "compare runs of one benchmark."
         )

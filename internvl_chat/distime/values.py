@@ -1,4 +1,4 @@
-"""Checking the values of files that are scored, with errors that name the place."""
+"""Reading and checking the values of files, with errors that name the place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from distime.files import FileError as MetricError
+from distime.files import FileError
 
 
 def is_number(value: Any) -> bool:
@@ -36,11 +36,11 @@ def interval(value: Any, place: str) -> tuple[float, float]:
     """Return ``value`` as an interval (start, end) of two finite numbers, in the file's unit.
 
     Raises:
-        MetricError: it is not a pair of finite numbers; ``place`` says where it stood.
+        FileError: it is not a pair of finite numbers; ``place`` says where it stood.
     """
     pair = list(map(number, value)) if isinstance(value, list | tuple) else []
     if len(pair) != 2 or None in pair:
-        raise MetricError(
+        raise FileError(
             f"{place}: expected [start, end] with two finite numbers, found {value!r}; "
             "write [-1, -1] where the model gave no time."
         )
@@ -57,7 +57,7 @@ def expect_readable(unreadable: Sequence[str], total: int, place: str, form: str
         form: what was expected.
 
     Raises:
-        MetricError: more than half of the rows, or more than a tenth and at least five.
+        FileError: more than half of the rows, or more than a tenth and at least five.
     """
     count = len(unreadable)
     if not count:
@@ -69,6 +69,6 @@ def expect_readable(unreadable: Sequence[str], total: int, place: str, form: str
 
 
 def expect(condition: object, place: str, problem: str) -> None:
-    """Raise ``MetricError`` unless ``condition`` holds."""
+    """Raise ``FileError`` unless ``condition`` holds."""
     if not condition:
-        raise MetricError(f"{place}: {problem}")
+        raise FileError(f"{place}: {problem}")

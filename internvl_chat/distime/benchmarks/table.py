@@ -7,70 +7,18 @@ that both sides follow the same conventions; peers' numbers are those of their p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from distime.metrics.files import MetricError, expect
-from distime.metrics.registry import BENCHMARKS, prediction_files, score
-from distime.metrics.result import Result
+from distime.benchmarks.registry import benchmarks, find, prediction_files, score
+from distime.benchmarks.result import Result
+from distime.files import FileError
+from distime.values import expect
 
 SCORE_FILES = ("score.json", "metrics.json")
 """Where a run keeps its score: as evaluation writes it, and as docs/METRICS.md suggests. It is used
 instead of scoring again unless it is older than the predictions."""
-
-SHOWN: Mapping[str, tuple[str, ...]] = {
-    "charades": ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU"),
-    "anet": ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU"),
-    "qvh": ("R1@0.5", "R1@0.7", "mAP@0.5", "mAP@0.75", "mAP-average", "mIoU"),
-    "youcook2_dvc": ("SODA_c", "CIDEr", "METEOR", "F1"),
-    "anet_dvc": ("SODA_c", "METEOR", "CIDEr"),
-    "nextgqa": ("Acc@GQA", "mIoP", "IoP@0.5", "mIoU", "IoU@0.5", "Acc@QA"),
-    "mvbench": ("Avg",),
-    "longvideobench": ("Accuracy_overall",),
-}
-"""Which metrics of a benchmark the table holds."""
-
-DISTIME_1B: Mapping[str, Mapping[str, float]] = {
-    "charades": {"R1@0.3": 78.09, "R1@0.5": 56.40, "R1@0.7": 29.68, "mIoU": 52.03},
-    "anet": {"R1@0.3": 67.09, "R1@0.5": 45.41, "R1@0.7": 23.12, "mIoU": 45.24},
-    "qvh": {
-        "R1@0.5": 54.13,
-        "R1@0.7": 27.81,
-        "mAP@0.5": 47.89,
-        "mAP@0.75": 19.21,
-        "mAP-average": 23.16,
-        "mIoU": 51.56,
-    },
-    "youcook2_dvc": {"SODA_c": 4.20, "CIDEr": 15.56, "METEOR": 3.73, "F1": 20.46},
-    "anet_dvc": {"SODA_c": 6.20, "METEOR": 5.52, "CIDEr": 22.11},
-    "nextgqa": {
-        "Acc@GQA": 16.96,
-        "mIoP": 33.54,
-        "IoP@0.5": 23.72,
-        "mIoU": 31.06,
-        "IoU@0.5": 21.79,
-        "Acc@QA": 65.93,
-    },
-    "mvbench": {"Avg": 62.75},
-    "longvideobench": {"Accuracy_overall": 47.57},
-}
-"""Headline values of the published DisTime-InternVL2.5-1B predictions (16 frames)."""
-
-PEERS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
-    "charades": {
-        "VTimeLLM-13B": {"R1@0.3": 55.3, "R1@0.5": 34.3, "R1@0.7": 14.7, "mIoU": 34.6},
-        "TimeChat": {"R1@0.3": 51.5, "R1@0.5": 32.2, "R1@0.7": 13.4},
-        "Momentor": {"R1@0.3": 42.6, "R1@0.5": 26.6, "R1@0.7": 11.6, "mIoU": 28.5},
-        "HawkEye": {"R1@0.3": 50.6, "R1@0.5": 31.4, "R1@0.7": 14.5, "mIoU": 33.7},
-        "TRACE": {"R1@0.3": 58.6, "R1@0.5": 40.3, "R1@0.7": 19.4, "mIoU": 38.7},
-        "E.T. Chat": {"R1@0.3": 65.7, "R1@0.5": 45.9, "R1@0.7": 20.0, "mIoU": 42.3},
-        "VideoMind-7B": {"R1@0.3": 73.5, "R1@0.5": 59.1, "R1@0.7": 31.2, "mIoU": 50.2},
-        "TimeMarker-8B": {"R1@0.3": 73.5, "R1@0.5": 51.9},
-    },
-    "nextgqa": {"VideoMind-7B": {"Acc@GQA": 28.2, "mIoU": 31.4}},
-    "youcook2_dvc": {"TRACE": {"CIDEr": 8.1, "F1": 22.4}},
-}
-"""Numbers of other papers; Charades-STA zero-shot."""
 
 
 def build_report(
@@ -83,16 +31,16 @@ def build_report(
         on_skip: called with a message for every run that cannot be scored.
 
     Raises:
-        MetricError: the folder is missing, or no run in it can be scored.
+        FileError: the folder is missing, or no run in it can be scored.
     """
     expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
     runs: dict[str, dict[str, Result]] = {}
-    for name, entry in BENCHMARKS.items():
+    for name, entry in benchmarks().items():
         folders = sorted((results_dir / entry.title).glob("*"))
         for predictions in prediction_files(entry, folders):
             try:
                 result = score_run(name, predictions)
-            except MetricError as error:
+            except FileError as error:
                 on_skip(str(error))
                 continue
             runs.setdefault(predictions.parent.name, {})[name] = result
@@ -109,7 +57,7 @@ def score_run(benchmark: str, predictions: Path) -> Result:
     """Return the score beside ``predictions`` if it is newer than they are, else score them.
 
     Raises:
-        MetricError: the predictions cannot be scored.
+        FileError: the predictions cannot be scored.
     """
     for name in SCORE_FILES:
         kept = predictions.parent / name
@@ -117,7 +65,7 @@ def score_run(benchmark: str, predictions: Path) -> Result:
             continue
         try:
             result = Result.read(kept)
-        except MetricError:
+        except FileError:
             continue  # The published scripts write other content to metrics.json.
         if result.benchmark == benchmark:
             return result
@@ -128,24 +76,24 @@ def _markdown(runs: Mapping[str, Mapping[str, Result]]) -> str:
     names = sorted(runs)
     header = ["Benchmark", "Metric", *names, "DisTime-1B (published)", "Peers (their papers)"]
     lines = [_row(header), _row(["---", "---", *(["---:"] * (len(names) + 1)), "---"])]
-    for benchmark, entry in BENCHMARKS.items():
+    for benchmark, entry in benchmarks().items():
         if not any(benchmark in results for results in runs.values()):
             continue
-        for metric in SHOWN[benchmark]:
+        for metric in _shown(benchmark, runs):
             ours = [
                 runs[name][benchmark].metrics.get(metric) if benchmark in runs[name] else None
                 for name in names
             ]
             peers = [
                 f"{peer} {values[metric]:.1f}"
-                for peer, values in PEERS.get(benchmark, {}).items()
+                for peer, values in entry.peers.items()
                 if metric in values
             ]
-            published = DISTIME_1B[benchmark].get(metric)
+            published = entry.released.get(metric)
             cells = [_number(value) for value in (*ours, published)]
             lines.append(_row([entry.title, metric, *cells, ", ".join(peers)]))
     notes = [
-        f"- {name}, {BENCHMARKS[benchmark].title}: {warning}"
+        f"- {name}, {find(benchmark).title}: {warning}"
         for name in names
         for benchmark, result in runs[name].items()
         for warning in _notes(result)
@@ -153,6 +101,12 @@ def _markdown(runs: Mapping[str, Mapping[str, Result]]) -> str:
     if notes:
         lines += ["", *notes]
     return "\n".join(lines) + "\n"
+
+
+def _shown(benchmark: str, runs: Mapping[str, Mapping[str, Result]]) -> Sequence[str]:
+    """The metrics to show: the headline, or all where the benchmark names none."""
+    everything = [results[benchmark].metrics for results in runs.values() if benchmark in results]
+    return find(benchmark).headline or list(dict.fromkeys(chain.from_iterable(everything)))
 
 
 def _notes(result: Result) -> list[str]:

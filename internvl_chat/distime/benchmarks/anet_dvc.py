@@ -14,15 +14,18 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from distime.files import read_text
-from distime.metrics import anet, ptb
+from distime.benchmarks import anet
+from distime.benchmarks.base import Answered, Benchmark, Query, captioned_events
+from distime.benchmarks.result import Result
+from distime.files import FileError, read_text, write_text
+from distime.metrics import ptb
 from distime.metrics.bleu_rouge import bleu, rouge_l
 from distime.metrics.dense_captioning import (
     THRESHOLDS,
@@ -35,10 +38,11 @@ from distime.metrics.dense_captioning import (
     needed_pairs,
     soda_c,
 )
-from distime.metrics.files import MetricError, expect, expect_readable, interval, is_number
 from distime.metrics.intervals import Interval, iou
 from distime.metrics.meteor import Aligner
-from distime.metrics.result import Result
+from distime.processing.answers import Event
+from distime.processing.questions import ANET_CAPTIONING
+from distime.values import expect, expect_readable, interval, is_number
 
 TimeUnit = Literal["seconds", "percent"]
 Task = Literal["captioning", "grounding"]
@@ -47,8 +51,94 @@ MERGE_SIMILARITY = 0.98
 GROUNDING_THRESHOLDS = (0.3, 0.5, 0.7)
 
 
+class AnetDVC(Benchmark):
+    """One question for every video."""
+
+    name = "anet_dvc"
+    annotation = "anet/val_2.json"
+    videos = "anet"
+    title = "ANet-Caption-DVC"
+    rank = 5
+    predictions = ("results.txt",)
+    score_options = {
+        "time_unit": (
+            ("seconds", "percent"),
+            "what the timestamps of a log without a unit are (default: seconds)",
+        ),
+        "task": (("captioning", "grounding"), "lines of the log to score (default: captioning)"),
+    }
+    headline = ("SODA_c", "METEOR", "CIDEr")
+    released = {"SODA_c": 6.20, "METEOR": 5.52, "CIDEr": 22.11}
+
+    def queries(self) -> Iterator[Query]:
+        """One query per video of `val_2.json`."""
+        try:
+            for video, item in self.read_annotation().items():
+                yield Query(video, video, ANET_CAPTIONING, item)
+        except (TypeError, AttributeError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write JSON lines `{"video_id", "task", "time_unit", "answer"}`.
+
+        `answer` is itself JSON: `[{"event", "timestamps": "S - E"}]`. The published file has whole
+        seconds there, which its metric takes for percent; ours has seconds with all their digits
+        and says so.
+        """
+        lines = []
+        for query, answer in answered:
+            if answer is not None:
+                events = [
+                    {"event": event.text, "timestamps": f"{event.start:.6f} - {event.end:.6f}"}
+                    for event in captioned_events(answer)
+                ]
+                line = {"video_id": query.video, "task": "captioning", "time_unit": "seconds"}
+                lines.append(json.dumps(line | {"answer": json.dumps(events)}))
+        path = out_dir / "results.txt"
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated events."""
+        pairs = zip(query.item["timestamps"], query.item["sentences"], strict=False)
+        return [Event(*window, text=sentence.strip()) for window, sentence in pairs]
+
+    @classmethod
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path,
+        *,
+        published: bool = False,
+        time_unit: TimeUnit = "seconds",
+        task: Task = "captioning",
+    ) -> Result:
+        """Score an ActivityNet log (``results.txt``) against ``val_2.json``.
+
+        Args:
+            pred_path: the log.
+            gt_path: the annotation.
+            published: also compute what the published scorer gives.
+            time_unit: unit of the lines that have no ``time_unit`` of their own.
+            task: which lines to score.
+        """
+        log = read_log(pred_path, time_unit)
+        annotations = anet.read_ground_truth(gt_path)
+        if task == "grounding":
+            return score_grounding(log, annotations, str(pred_path))
+        expect(
+            not log.answers or log.answers.keys() & annotations.keys(),
+            str(pred_path),
+            f"none of its {len(log.answers)} videos is in {gt_path}; is this another split?",
+        )
+        form = '{"video_id", "answer": [{"event", "timestamps": "S - E"}]}'
+        warnings = expect_readable(log.unreadable, log.lines, str(pred_path), form)
+        result = evaluate(log, annotations, published=published)
+        return replace(result, warnings=(*warnings, *result.warnings))
+
+
 @dataclass
-class Answer:
+class Narration:
     """The events of one log line, in the log's unit."""
 
     windows: list[Interval]
@@ -60,7 +150,7 @@ class Answer:
 class Log:
     """What a log holds: dense captions by video, grounding lines, and counts of bad lines."""
 
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, Narration] = field(default_factory=dict)
     grounding: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("duplicates", "bad_lines", "bad_answers"), 0)
@@ -70,50 +160,18 @@ class Log:
     """Where the bad lines and answers stand."""
 
 
-def score_files(
-    pred_path: Path,
-    gt_path: Path,
-    *,
-    published: bool = False,
-    time_unit: TimeUnit = "seconds",
-    task: Task = "captioning",
-) -> Result:
-    """Score an ActivityNet log (``results.txt``) against ``val_2.json``.
-
-    Args:
-        pred_path: the log.
-        gt_path: the annotation.
-        published: also compute what the published scorer gives.
-        time_unit: unit of the lines that have no ``time_unit`` of their own.
-        task: which lines to score.
-    """
-    log = read_log(pred_path, time_unit)
-    annotations = anet.read_ground_truth(gt_path)
-    if task == "grounding":
-        return score_grounding(log, annotations, str(pred_path))
-    expect(
-        not log.answers or log.answers.keys() & annotations.keys(),
-        str(pred_path),
-        f"none of its {len(log.answers)} videos is in {gt_path}; is this another split?",
-    )
-    form = '{"video_id", "answer": [{"event", "timestamps": "S - E"}]}'
-    warnings = expect_readable(log.unreadable, log.lines, str(pred_path), form)
-    result = evaluate(log, annotations, published=published)
-    return replace(result, warnings=(*warnings, *result.warnings))
-
-
 def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool = False) -> Result:
     """Score a log that is already in memory.
 
     Raises:
-        MetricError: there is no video to score, or Java fails.
+        FileError: there is no video to score, or Java fails.
     """
     expect(annotations, "ground truth", "it holds no video.")
     merged = {name: merge_repeats(answer) for name, answer in log.answers.items()}
     tokens = ptb.tokenize(
         _ascii(text)
         for group in (*merged.values(), *annotations.values())
-        for text in (group.captions if isinstance(group, Answer) else group.sentences)
+        for text in (group.captions if isinstance(group, Narration) else group.sentences)
     )
     unknown = merged.keys() - annotations.keys()
     videos = _videos(merged, annotations, tokens, as_percent=False)
@@ -196,7 +254,7 @@ def _bleu_and_rouge(videos: Sequence[Video]) -> dict[str, float]:
 
 
 def _videos(
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, Narration],
     annotations: Mapping[str, anet.Video],
     tokens: Mapping[str, str],
     *,
@@ -205,7 +263,7 @@ def _videos(
     """Pair up events in seconds, sorted by start, in the order of the annotations."""
     videos = []
     for name, annotated in annotations.items():
-        answer = answers.get(name, Answer([], [], "seconds"))
+        answer = answers.get(name, Narration([], [], "seconds"))
         windows = np.array(answer.windows, dtype=np.float64).reshape(-1, 2)
         if as_percent or answer.unit == "percent":
             # Percent are the whole numbers 0..99, each of which stands for a hundredth.
@@ -232,7 +290,7 @@ def _ascii(text: str) -> str:
     return re.sub(r"[^\x00-\x7f]", " ", text)
 
 
-def merge_repeats(answer: Answer) -> Answer:
+def merge_repeats(answer: Narration) -> Narration:
     """Merge consecutive events that repeat one another.
 
     Their captions are more than 98 % alike and the second starts at most one unit before or
@@ -246,7 +304,7 @@ def merge_repeats(answer: Answer) -> Answer:
         else:
             windows.append(window)
             captions.append(caption)
-    return Answer(windows, captions, answer.unit)
+    return Narration(windows, captions, answer.unit)
 
 
 def _alike(a: str, b: str) -> bool:
@@ -269,7 +327,7 @@ def read_log(path: Path, time_unit: TimeUnit = "seconds") -> Log:
     answer that cannot be read the events before the bad one are kept; both are counted.
 
     Raises:
-        MetricError: the file is missing, or no line of it is of this form.
+        FileError: the file is missing, or no line of it is of this form.
     """
     log = Log()
     text = read_text(path, "ActivityNet log (results.txt)")
@@ -298,7 +356,7 @@ def read_log(path: Path, time_unit: TimeUnit = "seconds") -> Log:
             log.counts["bad_answers"] += 1
             log.unreadable.append(f"line {number} ({video}) {str(answer)[-60:]!r}")
         log.counts["duplicates"] += video in log.answers
-        log.answers[video] = Answer(windows, captions, unit)
+        log.answers[video] = Narration(windows, captions, unit)
     expect(
         log.answers or log.grounding or not log.counts["bad_lines"],
         str(path),
@@ -333,7 +391,7 @@ def score_grounding(log: Log, annotations: Mapping[str, anet.Video], place: str)
     (``"12 - 40"``, ``"from 12 to 40"``); a line that carries ``info.iou`` is taken at its word.
 
     Raises:
-        MetricError: there is no such line, or one names no annotated sentence.
+        FileError: there is no such line, or one names no annotated sentence.
     """
     expect(log.grounding, place, "it has no line of task `grounding`.")
     ious, bad_answers = [], 0
@@ -344,7 +402,7 @@ def score_grounding(log: Log, annotations: Mapping[str, anet.Video], place: str)
             continue
         video, index = row["video_id"], info.get("sentence_id")
         if video not in annotations or index not in range(len(annotations[video].windows)):
-            raise MetricError(
+            raise FileError(
                 f"{place}, {video}: no annotated sentence {index!r}; set info.sentence_id."
             )
         times = re.findall(r"\d+(?:\.\d+)?", str(row["answer"]))

@@ -19,59 +19,127 @@ import ast
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.files import read_json
-from distime.metrics.files import MetricError, expect, expect_readable, interval, is_number, number
+from distime.benchmarks.base import Answered, Benchmark, Query, rounded_intervals
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source
+from distime.files import FileError, read_json, write_json
 from distime.metrics.intervals import NO_ANSWER, Interval, overlap, reaches
-from distime.metrics.result import Result
+from distime.processing.answers import Event
+from distime.processing.questions import moment_retrieval_question
+from distime.values import expect, expect_readable, interval, is_number, number
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 LENGTHS = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
 """Window lengths in seconds, (above, up to and including)."""
 
 
-class Query(NamedTuple):
+class QVHighlights(Benchmark):
+    """Every interval of an answer is kept, in order."""
+
+    name = "qvh"
+    annotation = "qvhighlights/val.json"
+    videos = "qvhighlights"
+    title = "QVHighlight"
+    rank = 3
+    ground_truth_is_optional = True
+    headline = ("R1@0.5", "R1@0.7", "mAP@0.5", "mAP@0.75", "mAP-average", "mIoU")
+    released = {
+        "R1@0.5": 54.13,
+        "R1@0.7": 27.81,
+        "mAP@0.5": 47.89,
+        "mAP@0.75": 19.21,
+        "mAP-average": 23.16,
+        "mIoU": 51.56,
+    }
+    official_queries, official_videos = 1550, 1519
+
+    def queries(self) -> Iterator[Query]:
+        """One query per entry of `val.json`."""
+        try:
+            for item in self.read_annotation():
+                question = moment_retrieval_question(item["query"])
+                yield Query(str(item["qid"]), item["video"], question, item, title=item["query"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write `[{"qid", "query", "prediction", "target", "duration"}]`; lists as strings."""
+        results = [
+            {
+                "qid": query.item["qid"],
+                "query": query.item["query"],
+                "prediction": str(rounded_intervals(answer)),
+                "target": str(query.item["relevant_windows"]),
+                "duration": answer.duration,
+            }
+            for query, answer in answered
+            if answer is not None
+        ]
+        path = out_dir / "results.json"
+        write_json(path, results)
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated windows."""
+        return [Event(*window) for window in query.item["relevant_windows"]]
+
+    @classmethod
+    def score(cls, pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
+        """Score a QVHighlights ``results.json``.
+
+        With the annotation (``val.json``) every annotated query counts, answered or not. Without it
+        the windows come from the ``target`` of the predictions, as in the published scorer.
+        """
+        rows, counts, warnings = read_predictions(pred_path)
+        if gt_path is None:
+            counts["duplicates"] = len(rows) - len({row["qid"] for row in rows})
+            expect(
+                all(row["target"] is not None for row in rows),
+                str(pred_path),
+                "it has rows without `target`; name the annotation with --gt.",
+            )
+            queries = [Windows(row["target"], row["prediction"]) for row in rows]
+            ranked = [Windows(row["target"], row["ranked"]) for row in rows]
+            warnings.append(
+                "annotated windows were taken from the predictions' `target`, so queries that are "
+                "missing there are not noticed; name val.json with --gt."
+            )
+        else:
+            queries, ranked = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+        result = evaluate(queries, ranked)
+        counts = {**result.counts, **counts}
+        as_run: dict[str, float] = {}
+        if published and rows and all(row["target"] is not None for row in rows):
+            as_run = published_as_run([Windows(row["target"], row["published"]) for row in rows])
+        elif published:
+            warnings.append(
+                "no published-as-run values: the published scorer needs `target` in every row."
+            )
+        return Result("qvh", result.metrics, counts, as_run, tuple(warnings))
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`highlight_val_release.jsonl` of QVHighlights."""
+        made, queries = Conversion(), []
+        for item in source.json_lines("highlight_val_release.jsonl"):
+            made.videos.append(item["vid"])
+            if keep(item["vid"]):
+                values = {key: item[key] for key in ("query", "duration", "relevant_windows")}
+                qid = f"QVHighlight_{item['qid']}"
+                queries.append({"video": item["vid"], "qid": qid, **values})
+        made.files = {"val.json": queries}
+        return made
+
+
+class Windows(NamedTuple):
     """One query; times in seconds."""
 
     windows: list[Interval]
     predicted: list[Interval]
-
-
-def score_files(pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
-    """Score a QVHighlights ``results.json``.
-
-    With the annotation (``val.json``) every annotated query counts, answered or not. Without it
-    the windows come from the ``target`` of the predictions, as in the published scorer.
-    """
-    rows, counts, warnings = read_predictions(pred_path)
-    if gt_path is None:
-        counts["duplicates"] = len(rows) - len({row["qid"] for row in rows})
-        expect(
-            all(row["target"] is not None for row in rows),
-            str(pred_path),
-            "it has rows without `target`; name the annotation with --gt.",
-        )
-        queries = [Query(row["target"], row["prediction"]) for row in rows]
-        ranked = [Query(row["target"], row["ranked"]) for row in rows]
-        warnings.append(
-            "annotated windows were taken from the predictions' `target`, so queries that are "
-            "missing there are not noticed; name val.json with --gt."
-        )
-    else:
-        queries, ranked = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
-    result = evaluate(queries, ranked)
-    counts = {**result.counts, **counts}
-    as_run: dict[str, float] = {}
-    if published and rows and all(row["target"] is not None for row in rows):
-        as_run = published_as_run([Query(row["target"], row["published"]) for row in rows])
-    elif published:
-        warnings.append(
-            "no published-as-run values: the published scorer needs `target` in every row."
-        )
-    return Result("qvh", result.metrics, counts, as_run, tuple(warnings))
 
 
 def _join(
@@ -80,7 +148,7 @@ def _join(
     counts: Counter[str],
     pred_path: Path,
     gt_path: Path,
-) -> tuple[list[Query], list[Query]]:
+) -> tuple[list[Windows], list[Windows]]:
     answers: dict[str, dict[str, Any]] = {}
     for row in rows:
         counts["duplicates"] += row["qid"] in answers
@@ -97,12 +165,12 @@ def _join(
         row = answers.get(qid)
         if row is not None and row["target"] is not None:
             counts["target_differs"] += row["target"] != windows
-        queries.append(Query(windows, row["prediction"] if row else [NO_ANSWER]))
-        ranked.append(Query(windows, row["ranked"] if row else [NO_ANSWER]))
+        queries.append(Windows(windows, row["prediction"] if row else [NO_ANSWER]))
+        ranked.append(Windows(windows, row["ranked"] if row else [NO_ANSWER]))
     return queries, ranked
 
 
-def evaluate(queries: Sequence[Query], ranked: Sequence[Query] | None = None) -> Result:
+def evaluate(queries: Sequence[Windows], ranked: Sequence[Windows] | None = None) -> Result:
     """Score queries that are already in memory.
 
     Args:
@@ -110,7 +178,7 @@ def evaluate(queries: Sequence[Query], ranked: Sequence[Query] | None = None) ->
         ranked: the same with the likeliest window first, for mAP; by default as they are.
 
     Raises:
-        MetricError: there is no query to score.
+        FileError: there is no query to score.
     """
     expect(queries, "ground truth", "it holds no query.")
     ranked = queries if ranked is None else ranked
@@ -154,7 +222,7 @@ def evaluate(queries: Sequence[Query], ranked: Sequence[Query] | None = None) ->
     return Result("qvh", metrics, counts)
 
 
-def published_as_run(queries: Sequence[Query]) -> dict[str, float]:
+def published_as_run(queries: Sequence[Windows]) -> dict[str, float]:
     """What the published scorer prints, in percent: rounded, and without the split by length."""
     best = [_best_window(query)[0] for query in queries]
     recall = {t: round(100 * sum(v >= t for v in best) / len(best), 2) for t in THRESHOLDS}
@@ -171,7 +239,7 @@ def published_as_run(queries: Sequence[Query]) -> dict[str, float]:
 
 
 def average_precision(
-    query: Query, thresholds: Sequence[float] = THRESHOLDS, *, nan_is_match: bool = False
+    query: Windows, thresholds: Sequence[float] = THRESHOLDS, *, nan_is_match: bool = False
 ) -> list[float]:
     """Average precision of one query at each threshold, in [0, 1].
 
@@ -213,23 +281,23 @@ def _interpolated_area(matches: Sequence[bool], positives: int) -> float:
 
 
 def _mean_average_precision(
-    queries: Sequence[Query], *, nan_is_match: bool = False
+    queries: Sequence[Windows], *, nan_is_match: bool = False
 ) -> dict[float, float]:
     table = [average_precision(query, nan_is_match=nan_is_match) for query in queries]
     columns = zip(*table, strict=True)
     return {t: 100 * _mean(c) for t, c in zip(THRESHOLDS, columns, strict=True)}
 
 
-def _of_length(queries: Sequence[Query], above: float, up_to: float) -> list[Query]:
+def _of_length(queries: Sequence[Windows], above: float, up_to: float) -> list[Windows]:
     part = []
     for query in queries:
         windows = [(s, e) for s, e in query.windows if above < e - s <= up_to]
         if windows:
-            part.append(Query(windows, query.predicted))
+            part.append(Windows(windows, query.predicted))
     return part
 
 
-def _best_window(query: Query) -> tuple[float, Interval]:
+def _best_window(query: Windows) -> tuple[float, Interval]:
     """IoU of the first predicted window with the annotated one that it overlaps most."""
     first = query.predicted[0]
     values = [_hull_iou(first, window) for window in query.windows]
@@ -265,7 +333,7 @@ def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str], li
         ``published``: those that the published scorer reads; counts; warnings.
 
     Raises:
-        MetricError: the file is not of this form, or many of its predictions cannot be read.
+        FileError: the file is not of this form, or many of its predictions cannot be read.
     """
     value, _ = read_json(path, "QVHighlights results.json")
     problem = (
@@ -324,7 +392,7 @@ def parse_windows(value: Any) -> tuple[list[Interval], bool]:
                 isinstance(row, list | tuple) and len(row) == 3 and number(row[2]) is not None
             )
             windows.append(interval(row[:2] if is_scored else row, ""))
-        except MetricError:
+        except FileError:
             windows.append(NO_ANSWER)
             clean = False
     return windows or [NO_ANSWER], clean
@@ -383,7 +451,7 @@ def read_ground_truth(path: Path) -> dict[str, list[Interval]]:
     """Read ``[{"qid", "relevant_windows": [[s, e], ...]}]`` as qid -> windows.
 
     Raises:
-        MetricError: the file is not of this form.
+        FileError: the file is not of this form.
     """
     value, _ = read_json(path, "QVHighlights annotation (val.json)")
     problem = "not a QVHighlights annotation; give val.json."
