@@ -17,8 +17,8 @@ from distime.benchmarks.result import Result
 from distime.files import FileError
 
 if TYPE_CHECKING:
+    from distime.backbones.base import CommonSettings
     from distime.model.config import TimeConfig
-    from distime.processing.processor import ProcessorSettings
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ $num_frames frames, whatever the length of the video. Nothing orders start and e
 def write_model_card(
     folder: Path,
     config: TimeConfig,
-    settings: ProcessorSettings,
+    settings: CommonSettings,
     *,
     name: str | None = None,
     source: Path | None = None,
@@ -104,15 +104,14 @@ def write_model_card(
     return path
 
 
-def model_card(name: str, config: TimeConfig, settings: ProcessorSettings, source: Path) -> str:
+def model_card(name: str, config: TimeConfig, settings: CommonSettings, source: Path) -> str:
     """Return the text of a card; see `write_model_card`."""
     text, vision = config.text_config, config.vision_config
     parts = {
         "language model": f"{text.model_type}, {text.num_hidden_layers} layers of width "
         f"{text.hidden_size}, vocabulary {text.vocab_size}",
         "vision tower": f"{vision.num_hidden_layers} layers of width {vision.hidden_size}",
-        "frames of a video": f"{settings.num_frames}, each {settings.image_size} x "
-        f"{settings.image_size} pixels and {settings.tokens_per_image} tokens",
+        "frames of a video": f"{settings.num_frames}, each {settings.frame_in_words}",
         "time": f"{config.reg_max + 1} bins, {config.layer_num} layers, "
         f"sigma {config.enc_sigma:g} bins",
     }

@@ -50,6 +50,11 @@ class CommonSettings:
         if self.num_frames < 1:
             raise ProcessorError(f"num_frames must be at least 1, got {self.num_frames}")
 
+    @property
+    def frame_in_words(self) -> str:
+        """What a frame becomes, for a person."""
+        raise NotImplementedError
+
 
 class Backbone(ABC):
     """One backbone; `distime.backbones.BACKBONES` has one instance of each.

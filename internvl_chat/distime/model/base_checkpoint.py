@@ -54,7 +54,7 @@ def read_base(
     config = config_class(**{k: v for k, v in source.items() if k not in own} | dict(overrides))
     tensors = {_renamed(name, renaming): one for name, one in read_tensors(path).items()}
     set_tied(config, settle_head(path, config.tie_word_embeddings, tensors))
-    required = [token for token in added_tokens if token in placeholders.values()]
+    required = [IM_END, *placeholders.values()]
     ids, length = special_token_ids(path, [IM_END, *added_tokens], required)
     new = [token for token in added_tokens if token not in ids]
     ids |= {token: length + index for index, token in enumerate(new)}
@@ -62,7 +62,7 @@ def read_base(
     for field, token in (*placeholders.items(), ("time_token_id", TIME_STAMP)):
         setattr(config, field, ids[token])
     config.frame_time_token_id = ids[FRAME_TIME_REF]
-    end = ids.get(IM_END, config.get_text_config().eos_token_id)
+    end = ids[IM_END]
     generation = GenerationConfig(eos_token_id=end, pad_token_id=ids.get("<|endoftext|>", end))
     return Checkpoint(config, tensors, tensors[HEAD].dtype, time_modules(config), generation)
 

@@ -307,6 +307,11 @@ class TimeMixin(TimeGeneration, Seam):
             if position_ids is not None:
                 position_ids = position_ids[..., -inputs_embeds.shape[1] :]
         if group_ids is not None:
+            if self.position_rows > 1 and "flash" in self.config._attn_implementation:
+                raise ValueError(
+                    "flash attention reads where packed samples begin from positions, which have "
+                    "several coordinates here; load the model with attn_implementation='sdpa'"
+                )
             attention_mask = packed_attention_mask(
                 self.config.get_text_config(), inputs_embeds, group_ids, sample_ids
             )

@@ -5,11 +5,13 @@ the attention implementation, Liger's kernels, and which parts recompute their a
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 
 import torch
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
 from distime.backbones import DisTimeForConditionalGeneration
+from distime.processing.processor import DisTimeProcessor
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -50,6 +52,23 @@ def check(arguments: ModelArguments, data: DataArguments, training: TrainArgumen
             raise ArgumentError(
                 "--cache_features and --cache_samples both keep the media; choose one of them"
             )
+
+
+def check_backbone(processor: DisTimeProcessor, data: DataArguments) -> None:
+    """Refuse what the backbone of a model cannot do, before its weights are read.
+
+    Raises:
+        ArgumentError: names the flag and the reason.
+    """
+    for flag, reason in processor.backbone.model_class.limits.items():
+        if getattr(data, flag, None):
+            raise ArgumentError(f"--{flag}: {processor.backbone.name} {reason}")
+    known = {field.name for field in fields(processor.settings)}
+    if strange := sorted(data.processor_overrides.keys() - known):
+        raise ArgumentError(
+            f"{processor.backbone.name} has no setting {', '.join(strange)}: leave the flag out; "
+            f"it has {', '.join(sorted(known))}"
+        )
 
 
 def _check_attention(

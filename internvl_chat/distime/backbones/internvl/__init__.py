@@ -65,6 +65,12 @@ class ProcessorSettings(CommonSettings):
             raise ProcessorError(f"max_tiles must be at least 1, got {self.max_tiles}")
 
     @property
+    def frame_in_words(self) -> str:
+        """A square."""
+        side = self.image_size
+        return f"{side} x {side} pixels and {self.tokens_per_image} tokens"
+
+    @property
     def tokens_per_image(self) -> int:
         """`<IMG_CONTEXT>` tokens of one frame or tile."""
         return round(self.image_size / self.patch_size * self.downsample_ratio) ** 2

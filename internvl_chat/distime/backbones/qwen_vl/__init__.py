@@ -68,6 +68,16 @@ class QwenVLSettings(CommonSettings):
             raise ProcessorError(f"max_frame_tokens must be at least 1: {self.max_frame_tokens}")
 
     @property
+    def frame_in_words(self) -> str:
+        """Of any size, within bounds."""
+        side, budget = self.factor, self.video_max_pixels // self.factor**2
+        return (
+            f"at most {self.max_frame_tokens} tokens of {side} x {side} pixels; "
+            f"{self.frames_per_slot} frames share their tokens, and all of a video have at most "
+            f"{budget // self.frames_per_slot}"
+        )
+
+    @property
     def factor(self) -> int:
         """Side in pixels of what becomes one token."""
         return self.patch_size * self.merge_size

@@ -1,0 +1,133 @@
+"""Qwen3-VL against the library: positions, sizes, pixels, and its base checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as image_size
+
+from distime import DisTimeForConditionalGeneration, DisTimeProcessor
+from distime.backbones.pixels import ImageError
+from distime.backbones.qwen_vl import QwenVLSettings, slot_means
+from distime.backbones.qwen_vl.pictures import fitting_size, patches
+from distime.backbones.qwen_vl.positions import batch_positions, sequence_positions, sides_of
+from distime.tiny import word_tokenizer, write_tiny_checkpoint
+
+sides = st.integers(1, 1500)
+WORDS = ["when does the red square appear ?"]
+
+
+@given(sides, sides)
+def test_pictures_have_the_librarys_size(width, height):
+    settings = QwenVLSettings()
+    bounds = settings.image_min_pixels, settings.image_max_pixels
+    if max(width, height) > 200 * min(width, height):
+        with pytest.raises(ImageError, match="more than 200 times"):
+            fitting_size(width, height, 32, *bounds)
+        return
+    expected = image_size(height, width, 32, *bounds)
+    assert fitting_size(width, height, 32, *bounds) == expected[::-1]
+
+
+def test_pixels_are_the_librarys():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (75, 110, 3), np.uint8))
+    library = Qwen2VLImageProcessorPil(
+        patch_size=16,
+        size={"shortest_edge": 1024, "longest_edge": 16384},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    theirs = library(picture, return_tensors="pt")
+    size = fitting_size(110, 75, 32, 1024, 16384)
+    ours = patches(
+        [picture, picture], size, patch_size=16, merge_size=2, mean=[0.5] * 3, std=[0.5] * 3
+    )
+    assert theirs["image_grid_thw"].tolist() == [[1, size[1] // 16, size[0] // 16]]
+    torch.testing.assert_close(ours, theirs["pixel_values"], rtol=0, atol=1 / 255 / 0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("qwen3_vl")
+    write_tiny_checkpoint(folder, WORDS, hidden_size=32, num_layers=2, backbone="qwen3_vl")
+    return folder
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_positions_are_the_librarys(folder, side):
+    model = DisTimeForConditionalGeneration.from_pretrained(folder)
+    image, video = model.config.image_token_id, model.config.video_token_id
+    rows = [
+        [9, 9, *[image] * 6, 9, *[image] * 4, 9],
+        [9] * 4,
+        [9, *[video] * 2, 9, 9, *[video] * 2, 9],
+    ]
+    images = torch.tensor([[1, 4, 6], [1, 8, 2]])  # in patches: 2 x 3 and 4 x 1 tokens
+    videos = torch.tensor([[2, 2, 4]])
+    longest = max(map(len, rows))
+    fill = [[0] * (longest - len(row)) for row in rows]
+    pair = zip(rows, fill, strict=True)
+    ids = torch.tensor([f + r if side == "left" else r + f for r, f in pair])
+    mask = (ids != 0).long()
+    kinds = (ids == image).int() + 2 * (ids == video).int()
+    plain = Qwen3VLForConditionalGeneration(model.config)
+    expected, _ = plain.model.get_rope_index(
+        ids, kinds, image_grid_thw=images, video_grid_thw=videos, attention_mask=mask
+    )
+    grid = torch.tensor([*images.tolist(), [1, 2, 4], [1, 2, 4]])
+    assert torch.equal(model.prompt_positions(ids, mask, grid), expected)
+
+
+def test_grids_that_do_not_match_their_tokens_are_errors():
+    visual = torch.tensor([False, True, True, False])
+    with pytest.raises(ValueError, match="has 2 tokens of pictures.*have 3"):
+        sequence_positions(visual, [(1, 3)])
+    with pytest.raises(ValueError, match="1 pictures more"):
+        batch_positions(visual[None], None, [(1, 2), (2, 2)])
+    assert sides_of(torch.tensor([[1, 4, 6]]), 2) == [(2, 3)]
+
+
+def test_a_slot_has_the_middle_of_its_frames_times():
+    assert slot_means([0.0, 1.0, 4.0, 6.0], 2) == [0.5, 5.0]
+    assert slot_means([0.0, 1.0, 4.0], 2) == [0.5, 4.0]
+
+
+def test_a_base_checkpoint_gets_time(folder, tmp_path):
+    """As on the hub: the plain model, spare rows behind its tokens, settings in three files."""
+    ours = DisTimeForConditionalGeneration.from_pretrained(folder)
+    tokens = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    tokenizer = word_tokenizer(WORDS, tokens)
+    config = ours.config.to_dict() | {"model_type": "qwen3_vl", "tie_word_embeddings": False}
+    config["text_config"] |= {"vocab_size": len(tokenizer) + 5, "tie_word_embeddings": False}
+    for name in ("image", "video"):
+        config[f"{name}_token_id"] = tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>")
+    plain = Qwen3VLForConditionalGeneration(Qwen3VLForConditionalGeneration.config_class(**config))
+    plain.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    size = {"shortest_edge": 3136, "longest_edge": 784000}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    model, info = DisTimeForConditionalGeneration.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    processor = DisTimeProcessor.from_pretrained(tmp_path)
+    processor.check_model(model.config)
+    assert processor.settings.image_max_pixels == 784000
+    assert processor.settings.patch_size == ours.config.vision_config.patch_size
+    assert all(name.startswith(("time_encoder", "time_decoder")) for name in info["missing_keys"])
+    old, new = plain.state_dict(), model.state_dict()
+    ids = [processor.token_ids.time_stamp, processor.token_ids.frame_time_ref]
+    for name, tensor in old.items():
+        kept = torch.ones(len(tensor), dtype=torch.bool)
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            kept[ids] = False
+        assert torch.equal(new[name][kept], tensor[kept]), name
+    mean = old["lm_head.weight"][: len(tokenizer)].mean(0)
+    torch.testing.assert_close(new["lm_head.weight"][ids], mean.expand(2, -1))
