@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from distime.data.features import FeatureCache, LoadedMedia
 from distime.data.grouping import group_items
+from distime.data.lengths import count_lengths
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.problems import AnnotationError
@@ -148,6 +149,7 @@ class TrainingData(Dataset):
 
     Attributes:
         features: where media are looked up instead of being decoded, if anywhere.
+        groups: (number of the source, numbers of its items) of each group.
 
     Raises:
         AnnotationError: the meta file or an annotation file cannot be read.
@@ -202,40 +204,24 @@ class TrainingData(Dataset):
             indices: of the groups; all by default.
             show_progress: draw a bar if it takes more than two seconds.
         """
-        counted = progress(
-            range(len(self)) if indices is None else indices,
-            desc="token lengths",
-            unit="group",
-            delay=2,
-            disable=not show_progress,
-        )
-        return [self._length(index) for index in counted]
+        indices = range(len(self)) if indices is None else indices
+        lengths = count_lengths(self, indices)
+        if show_progress:
+            bar = {"desc": "token lengths", "unit": "group", "total": len(indices), "delay": 2}
+            lengths = progress(lengths, **bar)
+        return list(lengths)
 
-    def _length(self, index: int) -> int:
-        try:
-            items, _ = self._read(index)
-            if not items:
-                return 0
-            media, limit = self._expected_media(items[0]), self.settings.max_seq_length
-            # Tokenising spends nearly all its time on the image tokens, thousands to a video: one
-            # stands for all of an image here, unless the sequence is so long that it is cut.
-            thin = replace(media, tokens_per_image=min(1, media.tokens_per_image))
-            left_out = media.num_image_tokens - thin.num_image_tokens
-            prefix, encoded, _ = self._encode(items, thin, None)
-            longest = max((len(one.input_ids) for _, one in encoded), default=0)
-            if left_out + len(prefix) + longest > limit:
-                left_out = 0
-                prefix, encoded, _ = self._encode(items, media, limit)
-        except BAD_SAMPLE:
-            return 0
-        return left_out + len(prefix) + sum(len(one.input_ids) for _, one in encoded)
+    def expected_media(self, item: Item) -> Media:
+        """What the prompt will need to know of an item's media, which are not decoded here.
 
-    def _expected_media(self, item: Item) -> Media:
+        Raises:
+            VideoError, ImageError: a file has to be opened for its size, and cannot be read.
+        """
         if item.video is not None:
             return self.processor.expected_media(item.video, self.settings.max_num_frame)
         return self.processor.image_media(item.images, self.settings.dynamic_image_size)
 
-    def _read(self, index: int) -> tuple[list[Item], list[Exception]]:
+    def read(self, index: int) -> tuple[list[Item], list[Exception]]:
         """Read the annotation lines of a group; the errors are of those that are no items."""
         number, members = self.groups[index]
         source, lines = self.sources[number], self.indices[number]
@@ -248,7 +234,7 @@ class TrainingData(Dataset):
         return items, errors
 
     def _first_item(self, index: int) -> Item:
-        items, errors = self._read(index)
+        items, errors = self.read(index)
         if not items:
             raise errors[0]
         return items[0]
@@ -277,7 +263,7 @@ class TrainingData(Dataset):
         if index in self._cache:
             return self._cache[index]
         rng = random.Random(f"{self.settings.sampling_seed} {epoch} {index}")
-        items, errors = self._read(index)
+        items, errors = self.read(index)
         group = None
         try:
             if items:
@@ -303,7 +289,7 @@ class TrainingData(Dataset):
         if not inside:
             return None, errors
         limit = self.settings.max_seq_length
-        prefix, encoded, broken = self._encode(inside, loaded.media, limit)
+        prefix, encoded, broken = self.encode(inside, loaded.media, limit)
         errors += broken
         if not encoded:
             return None, errors
@@ -334,7 +320,7 @@ class TrainingData(Dataset):
                 group.warnings.append(f"{item.place}: {cut_off(one.num_cut, limit, lost)}")
         return group, errors
 
-    def _encode(
+    def encode(
         self, items: list[Item], media: Media, limit: int | None
     ) -> tuple[list[int], list[tuple[Item, Encoded]], list[Exception]]:
         """Shared prefix (empty for one item), items and what follows it, errors of the others."""
@@ -438,7 +424,7 @@ class TrainingData(Dataset):
                 path = self._features_path(item)
                 if path is None or path in missing or path.is_file():
                     continue
-                media = self._expected_media(item)
+                media = self.expected_media(item)
             except BAD_SAMPLE:
                 continue
             missing[path] = (path, index, media.num_image_tokens)

@@ -101,7 +101,7 @@ def parse_json(text: bytes) -> Any:
             the line.
     """
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=without_repeats)
+        return _DECODER.decode(text.decode("utf-8"))
     except AnnotationError:
         raise
     except UnicodeDecodeError as error:
@@ -127,3 +127,6 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise AnnotationError(f'the key "{key}" is there twice: rename or remove one')
     return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)

@@ -213,10 +213,12 @@ def _check_tags(
     turns: Sequence[Turn], video: str | None, images: Sequence[str]
 ) -> Iterator[Finding]:
     for token in (IMG_CONTEXT, FRAME_TIME_REF):
-        if any(token in turn.text for turn in turns):
-            yield ERROR, f"{token} is written by the processor: remove it from the text"
+        for turn in turns:
+            if token in turn.text:
+                yield ERROR, f"{token} is written by the processor: remove it from the text"
+                break
     try:
-        place_media(turns, Media(1, num_frames=int(bool(video)), image_tiles=(1,) * len(images)))
+        place_media(turns, Media(0, num_frames=int(bool(video)), image_tiles=(1,) * len(images)))
     except PromptError as error:
         yield ERROR, str(error)
 

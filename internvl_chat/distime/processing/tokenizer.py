@@ -16,7 +16,9 @@ piece of text between them is tokenised on its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -208,3 +210,40 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return what stands before every sequence: ``[bos]`` for InternLM2, nothing for Qwen2."""
     return tokenizer("", verbose=False).input_ids
+
+
+def text_lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Return the lengths of `encode` of many texts; what several have in common is counted once."""
+    cut = _added_tokens(tokenizer)
+    pieces_of = [cut.split(text) for text in texts]
+    unique = list({piece: None for pieces in pieces_of for piece in pieces if piece})
+    length_of = dict(zip(unique, _piece_lengths(tokenizer, unique), strict=True)) | {"": 0}
+    return [len(pieces) - 1 + sum(map(length_of.__getitem__, pieces)) for pieces in pieces_of]
+
+
+@functools.lru_cache(maxsize=16)
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
+    """Match the tokens at which text is cut before it is tokenised, and that take nothing of it."""
+    added = [
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if not (token.lstrip or token.rstrip or token.single_word or token.normalized)
+    ]
+    return re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))) or r"(?!)")
+
+
+def _piece_lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    if not tokenizer.is_fast:
+        return [len(encode(tokenizer, text)) for text in texts]
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    # Its threads would have to be given up when workers are forked.
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        return [len(one) for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    finally:
+        del os.environ["TOKENIZERS_PARALLELISM"]
+        if before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before

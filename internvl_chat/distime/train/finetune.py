@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import set_seed
 
 from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
+from distime.data.lengths import KeptLengths
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.errors import DisTimeError
 from distime.files import file_digest
@@ -82,12 +83,17 @@ def load_model(
 
 
 def token_lengths(data: TrainingData, training: TrainArguments) -> list[int]:
-    """Tokens of every group; each process counts its share."""
+    """Tokens of every group: as an earlier run kept them, else each process counts its share."""
     rank, world_size = training.process_index, training.world_size
-    share = data.lengths(range(rank, len(data), world_size), show_progress=rank == 0)
-    lengths = [0] * len(data)
-    for number, part in enumerate(gather_object([share])):
-        lengths[number::world_size] = part
+    kept = KeptLengths(data, Path(training.output_dir)) if rank == 0 else None
+    (known,) = broadcast_object_list([kept and kept.load()])
+    if known is not None:
+        return known
+    bounds = [len(data) * part // world_size for part in range(world_size + 1)]
+    share = data.lengths(range(*bounds[rank : rank + 2]), show_progress=rank == 0)
+    lengths = [length for part in gather_object([share]) for length in part]
+    if kept:
+        kept.save(lengths)
     return lengths
 
 
