@@ -1,7 +1,10 @@
+import io
 import json
+import os
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,6 +81,37 @@ def test_every_problem_is_printed_and_errors_fail(meta, capsys):
 def test_warnings_alone_pass(meta):
     write(meta.parent, [line([0, 3])])
     assert main(["check", str(meta), "--workers", "1"]) == 0
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".flv"])
+def test_a_video_that_is_cut_short_is_an_error(meta, capsys, suffix):
+    """All but a few of its samples would ask for frames that are not there."""
+    path = meta.parent / f"a{suffix}"
+    with av.open(str(meta.parent / "a.mp4")) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: places[10] + 8])
+    write(meta.parent, [line([0, 1]) | {"video": path.name}])
+    assert main(["check", str(meta), "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert f"train.jsonl:1: error: {path} is cut short" in out
+    assert "of its 16 frames are there" in out
+
+
+def test_a_name_that_is_no_text_is_printed_all_the_same(meta, monkeypatch):
+    path = meta.parent / os.fsdecode(b"caf\xe9.mp4")
+    path.write_bytes(b"no video")
+    write(meta.parent, [line([0, 1]) | {"video": path.name}])
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["check", str(meta), "--workers", "1"]) == 1
+    out.flush()
+    assert rb"caf\udce9.mp4" in out.buffer.getvalue()
 
 
 def test_files_may_stay_closed(meta, capsys):

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import av
 import pytest
 
 from distime.cli import main
@@ -79,6 +80,41 @@ def test_changed_questions_are_asked_again(charades):
     result = run(Settings(**charades))
     assert result.run["timing"]["videos"] == 1
     assert "something else happens." in json.loads(result.path.read_text())[items[0]["video"]]
+
+
+def test_what_is_wrong_with_a_video_is_counted(charades, videos):
+    """Cut files fail; what is used though something is wrong with it is named in run.json."""
+    cut, shorter, damaged = (charades["video_root"] / spec.file_name for spec in videos[1][:3])
+    remuxed = cut.with_suffix(".mkv")
+    remux(cut, remuxed)
+    cut.unlink()
+    remuxed.write_bytes(remuxed.read_bytes()[: remuxed.stat().st_size // 2])
+    remux(shorter, shorter.with_suffix(".ts"), seconds=videos[1][1].duration / 2)
+    shorter.with_suffix(".ts").replace(shorter)  # a stream knows no length, whatever its name
+    data = bytearray(damaged.read_bytes())
+    start = data.index(b"mdat") + 4000
+    data[start : start + 60] = b"\xff" * 60
+    damaged.write_bytes(data)
+    result = run(Settings(**charades))
+    failures = {failure["video"]: failure["reason"] for failure in result.run["failures"]}
+    assert "the file is cut short" in failures[cut.stem]
+    warnings = {warning["video"]: warning["reason"] for warning in result.run["warnings"]}
+    assert "by the annotation: it may be cut short" in warnings[shorter.stem]
+    assert "frames used are broken" in warnings[damaged.stem]
+    assert set(warnings) == {shorter.stem, damaged.stem}
+    assert result.run["counts"]["videos_with_warnings"] == 2
+    # The journal keeps them for a run that goes on.
+    assert run(Settings(**charades)).run["warnings"] == result.run["warnings"]
+
+
+def remux(source, target, seconds=float("inf")):
+    """Copy the packets of a video into another container."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None and packet.pts * packet.time_base < seconds:
+                packet.stream = stream
+                new.mux(packet)
 
 
 @pytest.mark.smoke

@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv[1:])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files may be no text; stderr writes them as this does.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = module.run(args)
         sys.stdout.flush()
