@@ -37,6 +37,7 @@ setup(
     extras_require={
         "gpu": requirements("requirements-gpu.txt"),
         "demo": requirements("requirements-demo.txt"),
+        "serve": requirements("requirements-serve.txt"),
         "test": requirements("requirements-test.txt"),
     },
 )

@@ -373,14 +373,20 @@ class DisTime:
     def results(self, finished: Finished) -> list[Answer | Exception]:
         """Return the answer to each question of a `job`, or what stood in its way."""
         asked: _Questions = finished.job.tag[0]
+        answers = iter(self.samples(finished))
         if finished.error is not None:
             return [asked.errors.get(i, finished.error) for i in range(len(asked.questions))]
-        answers = iter(finished.answers)
         return [
-            asked.errors[i]
-            if i in asked.errors
-            else _ordered(next(answers)[0]).on_clock(asked.origin)
+            asked.errors[i] if i in asked.errors else next(answers)[0]
             for i in range(len(asked.questions))
+        ]
+
+    def samples(self, finished: Finished) -> list[list[Answer]]:
+        """Return all answers to each question of a `job` that could be asked."""
+        asked: _Questions = finished.job.tag[0]
+        return [
+            [_ordered(answer).on_clock(asked.origin) for answer in answers if answer is not None]
+            for answers in finished.answers
         ]
 
     def ask(

@@ -33,6 +33,7 @@ COMMANDS = {
     "prepare": "convert official annotation files and check them",
     "quickstart": "make videos, train a tiny model, evaluate it and draw an answer",
     "report": "collect the scores of a results folder into one table",
+    "serve": "answer over HTTP: OpenAI's chat routes, and events in seconds",
     "score": "score a prediction file of a benchmark",
     "tiny": "write a tiny model with random weights on any backbone",
     "train": "fine-tune a model",

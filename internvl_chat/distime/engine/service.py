@@ -47,6 +47,7 @@ class Service:
             if len(self._futures) >= self.max_waiting:
                 raise Busy(f"{self.max_waiting} requests wait already; ask again later")
             future: Future[Finished] = Future()
+            future.set_running_or_notify_cancel()  # jobs are cancelled, futures are not
             self._futures[job] = future
             self._given.append(job)
             self._changed.notify()
