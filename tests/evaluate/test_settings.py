@@ -86,3 +86,15 @@ def test_other_weights_have_another_digest(tmp_path):
         changed[place : place + 20_000] = b"x" * 20_000
         (tmp_path / "model.safetensors").write_bytes(changed)
         assert checkpoint_digest(tmp_path) != before
+
+
+def test_an_adapter_is_a_checkpoint_and_other_folders_say_what_they_are(good):
+    (good["checkpoint"] / "config.json").unlink()
+    with pytest.raises(SettingsError, match="is an empty folder"):
+        Settings(**good)
+    for name in ("adapter.json", "adapter_config.json"):
+        (good["checkpoint"] / name).write_text("{}")
+        assert Settings(**good).checkpoint == good["checkpoint"]
+        with pytest.raises(SettingsError, match="holds checkpoints, but is none: give one of"):
+            Settings(**good | {"checkpoint": good["checkpoint"].parent})
+        (good["checkpoint"] / name).unlink()

@@ -43,6 +43,7 @@ LORA = (
     "--use_llm_lora", 4, "--freeze_llm", True, "--freeze_backbone", True, "--freeze_mlp", True,
     "--lora_dropout", 0, "--gradient_checkpointing", True,
 )  # fmt: skip
+NEW_ROWS = ("--train_embeddings", "new_rows")
 SAVE, RESUME = ("--save_strategy", "steps", "--save_steps", SAVED), ("--resume", "auto")
 
 
@@ -65,6 +66,8 @@ JOBS = {
     "lora zero3": ("tied", None, (*LORA, *zero(3), *SAVE)),
     "lora zero3 resumed": ("tied", "lora zero3", (*LORA, *zero(3), *RESUME)),
     "untied lora zero3": ("untied", None, (*LORA, *zero(3))),
+    "new rows zero3": ("tied", None, (*LORA, *zero(3), *NEW_ROWS)),
+    "untied new rows zero3": ("untied", None, (*LORA, *zero(3), *NEW_ROWS)),
     "bf16 zero2": ("tied", None, (*zero(2), "--bf16", True, "--max_steps", 1)),
     "other stage": ("tied", "zero2", (*zero(3), *RESUME)),
     "no DeepSpeed": ("tied", "zero2", RESUME),
@@ -73,6 +76,8 @@ ALONE = {
     "full": ("tied", None, EVALUATE),
     "lora": ("tied", None, LORA),
     "untied lora": ("untied", None, LORA),
+    "new rows": ("tied", None, (*LORA, *NEW_ROWS)),
+    "untied new rows": ("untied", None, (*LORA, *NEW_ROWS)),
 }
 
 
@@ -190,6 +195,8 @@ def _pairs(ranks):
         ("zero3", "full"),
         ("lora zero3", "lora"),
         ("untied lora zero3", "untied lora"),
+        ("new rows zero3", "new rows"),
+        ("untied new rows zero3", "untied new rows"),
     ],
 )
 def test_two_processes_train_as_one(folder, alone, together, two, one):

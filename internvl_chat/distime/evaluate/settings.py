@@ -18,6 +18,7 @@ from distime import paths
 from distime.benchmarks import add_file, benchmarks, find
 from distime.benchmarks.base import Benchmark, SettingsError
 from distime.model.attention import ATTENTION
+from distime.model.hub import is_model, why_no_checkpoint
 
 DTYPES = ("bf16", "fp16", "fp32")
 
@@ -176,11 +177,11 @@ class Settings:
         if self.checkpoint is None:
             raise SettingsError("--checkpoint: give the folder of a checkpoint")
         _expect(
-            (self.checkpoint / "config.json").is_file(),
+            is_model(self.checkpoint),
             "checkpoint",
             self.checkpoint,
-            "it holds no config.json; give the local folder of a checkpoint (`hf download NAME "
-            "--local-dir FOLDER` fetches one)",
+            f"it {why_no_checkpoint(self.checkpoint)} (`hf download NAME --local-dir FOLDER` "
+            "fetches one)",
         )
 
     def _fill_in(self, benchmark: type[Benchmark]) -> None:

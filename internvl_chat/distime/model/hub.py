@@ -48,6 +48,11 @@ def local_folder(path: str | os.PathLike, revision: str | None = None) -> Path:
         ) from error
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model that can be loaded: a checkpoint, or an adapter of one."""
+    return any((folder / name).is_file() for name in _DESCRIPTIONS)
+
+
 def why_no_checkpoint(path: Path) -> str:
     """Say what a file, or a folder without config.json, is instead of a checkpoint.
 
@@ -56,7 +61,7 @@ def why_no_checkpoint(path: Path) -> str:
     """
     if not path.is_dir():
         if not path.exists():
-            return "does not exist: give the folder of a checkpoint"
+            return "does not exist: give the folder of a checkpoint, the one with config.json in it"
         if path.name.lower().endswith(_ARCHIVES):
             return "is an archive: unpack it and give the folder with config.json in it"
         if (path.parent / "config.json").is_file():
@@ -65,7 +70,7 @@ def why_no_checkpoint(path: Path) -> str:
     names = sorted(file.name for file in path.iterdir())
     if not names:
         return "is an empty folder: give the folder of a checkpoint"
-    if "adapter_config.json" in names or "adapter.json" in names:
+    if is_model(path) and "config.json" not in names:
         return (
             "is an adapter, a part of a model: write the whole model with "
             "`distime merge BASE ADAPTER DST` and give DST"
@@ -75,7 +80,7 @@ def why_no_checkpoint(path: Path) -> str:
             "holds the state of a run under DeepSpeed: go on with it by --resume auto in its "
             "output folder, or give the folder that the finished run wrote"
         )
-    inner = [name for name in names if any((path / name / one).is_file() for one in _DESCRIPTIONS)]
+    inner = [name for name in names if is_model(path / name)]
     if inner:
         shown = ", ".join(str(path / name) for name in inner[:5])
         more = f" and {len(inner) - 5} more" if len(inner) > 5 else ""

@@ -91,7 +91,9 @@ class Seam:
         """The smallest valid arguments of `encode_images`.
 
         A training batch without pictures runs the vision side over them and drops the outcome, so
-        that every parameter has a gradient on every rank.
+        that every parameter has a gradient on every rank. Type and device are to be those of
+        `next(self.parameters())`: a weight that is read by its name in a forward pass would be
+        gathered under ZeRO-3, on this rank alone, while the others wait for another.
         """
         raise NotImplementedError
 

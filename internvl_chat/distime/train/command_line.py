@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from distime.model.hub import is_model, why_no_checkpoint
 from distime.train.flags import GROUPS, INHERITED, LIMITS, ArgumentError, known_flags
 from distime.train.published_flags import translate
-
-_MARKS = ("config.json", "adapter_config.json", "adapter.json")
 
 
 def pairs(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -94,13 +93,15 @@ def check_start(folder: str) -> None:
     if not folder:
         raise ArgumentError("--model_name_or_path is required: the checkpoint to start from")
     path = Path(folder)
-    if any((path / name).is_file() for name in _MARKS):
+    if is_model(path):
         return
-    within = [name.parent.name for name in sorted(path.glob("*/*.json")) if name.name in _MARKS]
+    within = [one.name for one in sorted(path.glob("*/")) if is_model(one)]
     hint = "give the folder of a downloaded checkpoint"
     if within:
-        hint = f"it holds {', '.join(dict.fromkeys(within))}: give one of these folders"
-    elif folder.count("/") == 1 and not path.exists():
+        hint = f"it holds {', '.join(within)}: give one of these folders"
+    elif path.exists():
+        hint = f"it {why_no_checkpoint(path)}"
+    elif folder.count("/") == 1:
         hint += f", or download it: hf download {folder} --local-dir checkpoint/{folder}"
     raise ArgumentError(f"--model_name_or_path {folder}: no config.json there; {hint}")
 

@@ -35,7 +35,7 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
 
     def blank_images(self) -> dict[str, Tensor]:
         """One black tile."""
-        return {"pixel_values": blank_square(self.config.vision_config, self.lm_head.weight)}
+        return {"pixel_values": blank_square(self.config.vision_config, next(self.parameters()))}
 
     @classmethod
     def reads(cls, config: dict[str, Any]) -> bool:

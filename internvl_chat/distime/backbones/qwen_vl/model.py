@@ -31,7 +31,7 @@ class QwenVL:
         vision = self.config.vision_config
         merge, patch = vision.spatial_merge_size, vision.patch_size
         width = vision.in_channels * vision.temporal_patch_size * patch**2
-        like = self.lm_head.weight
+        like = next(self.parameters())
         return {
             "pixel_values": like.new_zeros(merge**2, width),
             "image_grid_thw": torch.tensor([[1, merge, merge]], device=like.device),
