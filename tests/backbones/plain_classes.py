@@ -7,15 +7,20 @@ One function for every backbone: the model and the inputs (`input_ids`, `attenti
 from __future__ import annotations
 
 import torch
-from transformers import InternVLForConditionalGeneration, Qwen3VLForConditionalGeneration
+from transformers import (
+    InternVLForConditionalGeneration,
+    LlavaForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
 PLAIN_CLASS = {
     "internvl": InternVLForConditionalGeneration,
     "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "llava": LlavaForConditionalGeneration,
 }
 
 
-def internvl(model, inputs):
+def same(model, inputs):
     """The same names."""
     return inputs
 
@@ -33,4 +38,4 @@ def qwen3_vl(model, inputs):
     return kept | ({"pixel_values": pixels, "image_grid_thw": grid} if is_image.any() else {})
 
 
-PLAIN_INPUTS = {"internvl": internvl, "qwen3_vl": qwen3_vl}
+PLAIN_INPUTS = {"internvl": same, "llava": same, "qwen3_vl": qwen3_vl}
