@@ -240,6 +240,17 @@ def test_missing_and_silent_answers_are_misses(made, tmp_path):
     assert result.counts["missing"] == 0 and result.metrics["mIoU"] == pytest.approx(50)
 
 
+def test_only_what_was_asked_counts(made, tmp_path):
+    benchmark, annotation = made
+    first, _ = answers_of(benchmark)
+    only = {benchmark.scored_key(first[0])}
+    path = benchmark.write([first], tmp_path)
+    result = score(benchmark.name, path, annotation, only=only)
+    assert result.counts["queries"] == 1 and result.counts["missing"] == 0
+    assert result.metrics["mIoU"] == pytest.approx(100)
+    assert "the 1 queries that were asked" in result.warnings[0]
+
+
 def test_reversed_answers_overlap_nothing(made, tmp_path):
     benchmark, annotation = made
     if benchmark.name == "vue_tr_v2":

@@ -19,11 +19,17 @@ import ast
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.benchmarks.base import Answered, Benchmark, Query, rounded_intervals
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    restricted,
+    rounded_intervals,
+)
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_json, write_json
@@ -88,7 +94,14 @@ class QVHighlights(Benchmark):
         return [Event(*window) for window in query.item["relevant_windows"]]
 
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path | None,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score a QVHighlights ``results.json``.
 
         With the annotation (``val.json``) every annotated query counts, answered or not. Without it
@@ -109,7 +122,8 @@ class QVHighlights(Benchmark):
                 "missing there are not noticed; name val.json with --gt."
             )
         else:
-            queries, ranked = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+            truth = restricted(read_ground_truth(gt_path), only)
+            queries, ranked = _join(rows, truth, counts, pred_path, gt_path)
         result = evaluate(queries, ranked)
         counts = {**result.counts, **counts}
         as_run: dict[str, float] = {}
