@@ -77,7 +77,7 @@ class QuickstartSettings:
 
     backbone: str = "internvl"
     seed: int = 0
-    train_videos: int = 900
+    train_videos: int = 1400
     held_out_videos: int = 150
     look: Stage = Stage(200, 32, sees=True)
     glimpse: Stage = Stage(350, 32, sees=True, learning_rate=2e-3)
