@@ -18,13 +18,12 @@ from distime import benchmarks
 from distime.benchmarks import add_file, find
 from distime.benchmarks.base import Answered, Benchmark, Query, SettingsError
 from distime.data.video_finder import VideoFinder
-from distime.evaluate.answering import FAILURES, Answerer, Task
+from distime.evaluate.answering import Answerer, Task
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
 from distime.files import FileError, read_json, write_json, write_text
-from distime.processing.ahead import load_ahead
 from distime.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -134,19 +133,13 @@ def answer_all(
     with tqdm(
         total=total, unit="query", desc=settings.run_name, disable=not processes.is_first
     ) as bar:
-        loading = load_ahead(
-            taken(processes, len(tasks)), lambda i: answerer.load(tasks[i]), settings.workers
-        )
-        for number, future in loading:
-            task = tasks[number]
-            try:
-                waited = time.perf_counter()
-                loaded = future.result()
-                answerer.seconds["wait_for_videos"] += time.perf_counter() - waited
-                journal.write(task, answerer.answer(task, loaded), answerer.warnings[task.key])
-            except FAILURES as error:
-                logger.warning("%s", error)
-                journal.write_failure(task, str(error))
+        mine = (tasks[number] for number in taken(processes, len(tasks)))
+        for task, outcome in answerer.answer(mine):
+            if isinstance(outcome, Exception):
+                logger.warning("%s", outcome)
+                journal.write_failure(task, str(outcome))
+            else:
+                journal.write(task, outcome, answerer.warnings[task.key])
             # The bar shows the work of all processes, so that its estimate is of the whole run.
             bar.update(processes.add_answered(len(task.queries)) - bar.n)
     journal.close()
