@@ -134,7 +134,7 @@ class Batch:
             self.logits,
             [row.decoding for row in self.rows],
             [row.generator for row in self.rows],
-            [i for i, row in enumerate(self.rows) if len(row.ids) < row.decoding.min_new_tokens],
+            [len(row.ids) for row in self.rows],
             self.end_id,
         )
         time_id = self.model.config.time_token_id

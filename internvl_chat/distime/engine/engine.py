@@ -189,6 +189,22 @@ class Engine:
         (finished,) = self.run(Job(lambda: inputs, decoding or Decoding()))
         return finished.first_answers()
 
+    def answer_in_step(self, inputs: PrefixInputs, decoding: Decoding) -> list[Answer]:
+        """Answer the questions of one video by `generate` of transformers.
+
+        For processes that share one model's weights (ZeRO-3) and so must run it equally often:
+        `generate` keeps them in step, continuous batches would not.
+
+        Raises:
+            EngineError: the model computed a time that is no number.
+        """
+        rows = [
+            Row(None, suffix, decoding, decoding.generator(number, self.model.device))
+            for number, suffix in enumerate(_suffixes(inputs))
+        ]
+        self.generate_alone(self.encode(inputs), rows)
+        return [self.read(row, inputs.duration) for row in rows]
+
     # ------------------------------------------------------------------ what a run asks for
 
     def encode(self, inputs: PrefixInputs) -> SharedPrefix:
@@ -237,7 +253,8 @@ class Engine:
             **sampling,
             num_beams=1,
             use_cache=True,
-            min_new_tokens=decoding.min_new_tokens,
+            begin_suppress_tokens=[ids.im_end] if decoding.min_new_tokens else None,
+            min_new_tokens=decoding.min_new_tokens if decoding.min_new_tokens > 1 else None,
             max_new_tokens=decoding.max_new_tokens,
             eos_token_id=[ids.im_end, *decoding.stop_ids],
             pad_token_id=ids.pad,
@@ -358,8 +375,7 @@ class _Run:
             self.ready.append(Finished(job, error=error))
             return True
         inputs = future.result()
-        ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"].bool()
-        suffixes = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+        suffixes = _suffixes(inputs)
         answers = [[None] * job.samples for _ in suffixes]
         owner = _Open(job, inputs, suffixes, answers, len(suffixes) * job.samples)
         for question in range(len(suffixes)):
@@ -410,6 +426,11 @@ class _Run:
         owner.missing -= 1
         if owner.missing == 0:
             self.ready.append(Finished(owner.job, owner.answers))
+
+
+def _suffixes(inputs: PrefixInputs) -> list[list[int]]:
+    ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"].bool()
+    return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
 class _Loader:
