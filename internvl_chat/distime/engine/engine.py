@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -43,6 +44,9 @@ class Job:
         decoding: how every answer is decoded.
         samples: answers to each question; more than one with `do_sample` alone.
         tag: whatever the caller wants to find again.
+        group: jobs that follow one another with the same group are decoded among themselves alone
+            and enter in order, whichever is loaded first. What shares a batch changes the last bit
+            of a number; so a group's answers are the same, bit for bit, whenever it is answered.
         on_token: called as `(question, sample, ids, intervals)` after each token of an answer,
             with all its ids and normalised intervals so far; ids shrink to none where an answer
             had to be begun again.
@@ -55,6 +59,7 @@ class Job:
     decoding: Decoding = field(default_factory=Decoding)
     samples: int = 1
     tag: Any = None
+    group: int | None = None
     on_token: Callable[[int, int, Sequence[int], Sequence[torch.Tensor]], None] | None = None
     cancelled: bool = field(default=False, init=False)
 
@@ -304,6 +309,7 @@ class _Run:
         self.loader = _Loader(source, engine.workers)
         self.waiting: deque[_Tag] = deque()  # answers that have not entered, in order
         self.prefix: tuple[_Open, SharedPrefix] | None = None  # of the job that enters now
+        self.group: int | None = None  # of the job that entered last
         self.ready: deque[Finished] = deque()
 
     def finished(self) -> Iterator[Finished]:
@@ -335,7 +341,7 @@ class _Run:
     def _let_in(self) -> None:
         """Let answers enter while there is room; open another job when none waits."""
         while True:
-            if not self.waiting and not self._open(wait=not self.batch.rows and not self.ready):
+            if not self.waiting and not self._open():
                 return
             if not self.waiting:
                 continue
@@ -362,8 +368,15 @@ class _Run:
             if not self.waiting or self.waiting[0].owner is not owner:
                 self.prefix = None  # its memory goes to those that come
 
-    def _open(self, wait: bool) -> bool:
+    def _open(self) -> bool:
         """Take the next job whose inputs are there; say whether there was one."""
+        wait = not self.batch.rows and not self.ready
+        following = self.loader.following()
+        if following is not None and following.group is not None:
+            if self.batch.rows and following.group != self.group:
+                return False
+            # When a job enters must not depend on how fast it was loaded.
+            wait = len(self.batch.rows) < self.engine.max_rows
         started = time.perf_counter()
         taken = self.loader.take(wait)
         if wait:
@@ -374,6 +387,9 @@ class _Run:
         if (error := future.exception()) is not None:
             self.ready.append(Finished(job, error=error))
             return True
+        if job.group != self.group:
+            self.group = job.group
+            self.batch.forget()
         inputs = future.result()
         suffixes = _suffixes(inputs)
         answers = [[None] * job.samples for _ in suffixes]
@@ -445,8 +461,15 @@ class _Loader:
         self.loading: deque[tuple[Job, Future[PrefixInputs]]] = deque()
         self.is_done = False
 
+    def following(self) -> Job | None:
+        """The next job, if one has come; it stays."""
+        self._fill()
+        return self.loading[0][0] if self.loading else None
+
     def take(self, wait: bool) -> tuple[Job, Future[PrefixInputs]] | None:
         """Return a job whose inputs are there, or, having waited, None at the end of all jobs.
+
+        Jobs of a group come in order, others as they are loaded.
 
         Args:
             wait: until the first one is ready, or comes.
@@ -460,7 +483,10 @@ class _Loader:
                 return None
             self._submit(job)
         while True:
-            for entry in self.loading:
+            in_order = self.loading[0][0].group is not None
+            for entry in islice(self.loading, 1 if in_order else None):
+                if entry[0].group is not None and not in_order:
+                    break
                 if entry[1].done():
                     self.loading.remove(entry)
                     return entry

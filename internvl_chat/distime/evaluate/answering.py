@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
 
@@ -65,6 +65,30 @@ class Task:
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
+def units_of(tasks: Sequence[Task], batch_size: int) -> list[list[Task]]:
+    """Cut tasks into runs that are answered among themselves, and by one process.
+
+    What shares a batch changes the last bit of a number. Units depend on the annotation alone, so
+    that any number of processes, and runs that were killed and go on, write the same bytes. They
+    are large enough for places in the batch to be filled again, and many enough to be shared.
+
+    Args:
+        tasks: all of a run.
+        batch_size: most queries that are answered at once.
+    """
+    total = sum(len(task.queries) for task in tasks)
+    size = min(max(total // 64, batch_size), 8 * batch_size)
+    units: list[list[Task]] = []
+    room = 0
+    for task in tasks:
+        if room <= 0:
+            units.append([])
+            room = size
+        units[-1].append(task)
+        room -= len(task.queries)
+    return units
+
+
 def shorter_than_annotated(task: Task, sample: VideoSample) -> tuple[str, ...]:
     """Say of a video that it is shorter than the annotation has it: it may be cut short.
 
@@ -112,14 +136,22 @@ class Answerer:
         self.seconds = self.engine.seconds
         self.seconds["load"] = time.perf_counter() - started
 
-    def answer(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Answer] | Exception]]:
+    def answer(
+        self, units: Iterable[tuple[int, Sequence[Task]]]
+    ) -> Iterator[tuple[Task, list[Answer] | Exception]]:
         """Answer tasks, in the order in which they come to their end.
+
+        Args:
+            units: the number of each unit, see `units_of`, and its tasks.
 
         Yields:
             a task with the answers to its queries in order, or with one of `FAILURES`.
         """
         found: dict[str, dict[int, Answer]] = {}
-        for finished in self.engine.run(job for task in tasks for job in self._jobs(task)):
+        jobs = (
+            job for number, tasks in units for task in tasks for job in self._jobs(task, number)
+        )
+        for finished in self.engine.run(jobs):
             task, first = finished.job.tag
             answers = found.setdefault(task.key, {})
             if len(answers) == len(task.queries):
@@ -132,14 +164,15 @@ class Answerer:
             if len(answers) == len(task.queries):
                 yield task, [answers[number] for number in range(len(task.queries))]
 
-    def _jobs(self, task: Task) -> Iterator[Job]:
+    def _jobs(self, task: Task, group: int) -> Iterator[Job]:
         """One job for all queries, or, with `share_prefix` off, one for each."""
         sample = cache(lambda: self._load(task))
         decoding = Decoding(max_new_tokens=self.settings.max_new_tokens)
         step = len(task.queries) if self.settings.share_prefix else 1
         for first in range(0, len(task.queries), step):
             questions = [query.question for query in task.queries[first : first + step]]
-            yield Job(partial(self._inputs, sample, questions), decoding, tag=(task, first))
+            load = partial(self._inputs, sample, questions)
+            yield Job(load, decoding, tag=(task, first), group=group)
 
     def _load(self, task: Task) -> VideoSample:
         sample = self.processor.load_video(

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from distime import benchmarks
 from distime.benchmarks import add_file, find
 from distime.benchmarks.base import Answered, Benchmark, Query, SettingsError
 from distime.data.video_finder import VideoFinder
-from distime.evaluate.answering import Answerer, Task
+from distime.evaluate.answering import Answerer, Task, units_of
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.report import FinishedRun, write_report
@@ -69,7 +69,7 @@ def run(settings: Settings) -> Result:
             logger.info("%d of %d videos were answered before", len(tasks) - len(todo), len(tasks))
         seconds: Counter[str] = Counter()
         if todo:
-            seconds = answer_all(todo, settings, benchmark, journal, processes)
+            seconds = answer_all(tasks, done, settings, benchmark, journal, processes)
         timing = {
             "seconds": round(time.perf_counter() - started, 2),
             "videos": len(todo),
@@ -121,20 +121,29 @@ def group(queries: Sequence[Query], video_root: Path) -> list[Task]:
 
 def answer_all(
     tasks: Sequence[Task],
+    done: Collection[str],
     settings: Settings,
     benchmark: Benchmark,
     journal: Journal,
     processes: Processes,
 ) -> Counter[str]:
-    """Answer this process's share of the tasks; return the seconds it spent on what."""
+    """Answer this process's share of the tasks; return the seconds it spent on what.
+
+    A unit of which some tasks are `done` is answered whole, so that the others get the answers that
+    they would have got.
+    """
+    units = units_of(tasks, settings.batch_size)
+    units = [unit for unit in units if any(task.key not in done for task in unit)]
     answerer = Answerer(settings, benchmark, choose_device(settings.device, processes.local_rank))
-    total = sum(len(task.queries) for task in tasks)
+    total = sum(len(task.queries) for task in tasks if task.key not in done)
     begun = time.perf_counter()
     with tqdm(
         total=total, unit="query", desc=settings.run_name, disable=not processes.is_first
     ) as bar:
-        mine = (tasks[number] for number in taken(processes, len(tasks)))
+        mine = ((number, units[number]) for number in taken(processes, len(units)))
         for task, outcome in answerer.answer(mine):
+            if task.key in done:
+                continue
             if isinstance(outcome, Exception):
                 logger.warning("%s", outcome)
                 journal.write_failure(task, str(outcome))
