@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,8 +194,15 @@ class OwnData(Benchmark):
         return Choice(query.item.answer, chosen == right, chosen is not None)
 
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
-        """Score what was asked against the items' own answers."""
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
+        """Score what was asked, which is what the predictions hold, against the items' answers."""
         predictions = read_predictions(pred_path)
         try:
             found = read_own_file(gt_path)
@@ -211,7 +218,10 @@ class OwnData(Benchmark):
                 "asked, or ask again.",
             )
         warnings = found.warnings()
-        if left := len(found.items) - len(asked):
+        if only is not None:
+            asked = [item for item in asked if item.id in only]
+        left = len(found.items) - len(asked)
+        if left and only is None:
             warnings.append(f"{len(asked)} of {len(found.items)} items were asked and are scored.")
         counts = {
             "items": len(asked),

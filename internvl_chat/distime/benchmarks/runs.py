@@ -15,6 +15,10 @@ from distime.files import read_json
 RUN_FILES = ("run.json", "run_stage1.json", "run_stage2.json")
 """What evaluation writes about a run."""
 
+SCORE_FILES = ("score.json", "metrics.json")
+"""Where a run keeps its score: as evaluation writes it, and as docs/METRICS.md suggests. It is used
+instead of scoring again unless it is older than the predictions."""
+
 
 @dataclass(frozen=True)
 class FoundRun:
@@ -60,14 +64,14 @@ def find_runs(
             on_skip(f"{path}: not written by evaluation ({error!r}).")
         else:
             if run is None:
-                on_skip(f"{path}: there are no predictions beside it; was the run cut short?")
+                on_skip(f"{path}: no predictions beside it that can be scored.")
             else:
                 found[run.predictions] = run
     folders = {path.parent for path in described}
     for benchmark in benchmarks().values():
         places = {results_dir, *(results_dir / benchmark.title).glob("*")} - folders
         for path in prediction_files(benchmark, sorted(places)):
-            if path.parent.parent.name == benchmark.title:
+            if path.parent.resolve().parent.name == benchmark.title:
                 found[path] = FoundRun(benchmark, path, benchmark.title)
     order = list(benchmarks().values())
     return sorted(found.values(), key=lambda run: (order.index(run.benchmark), run.predictions))
@@ -80,6 +84,8 @@ def _described(path: Path) -> FoundRun | None:
     benchmark = benchmarks()[settings["benchmark"]]
     truth = Path(settings["ground_truth"]) if settings.get("ground_truth") else None
     predictions = prediction_files(benchmark, [path.parent])
+    if not predictions and any((path.parent / name).is_file() for name in SCORE_FILES):
+        predictions = [path.parent / benchmark.predictions[0]]  # gone, but scored before
     if not predictions:
         return None
     return FoundRun(

@@ -14,17 +14,13 @@ from pathlib import Path
 from distime.benchmarks.base import Benchmark
 from distime.benchmarks.registry import benchmarks, score
 from distime.benchmarks.result import Result
-from distime.benchmarks.runs import find_runs
+from distime.benchmarks.runs import SCORE_FILES, find_runs
 from distime.errors import DisTimeError
 from distime.files import FileError
 from distime.values import expect
 
 Row = tuple[type[Benchmark], str]
 """What is compared: a benchmark, and its title or that of the user's own file."""
-
-SCORE_FILES = ("score.json", "metrics.json")
-"""Where a run keeps its score: as evaluation writes it, and as docs/METRICS.md suggests. It is used
-instead of scoring again unless it is older than the predictions."""
 
 
 def build_report(
@@ -53,7 +49,9 @@ def build_report(
         except DisTimeError as error:
             skip(str(error))
             continue
-        runs.setdefault(run.predictions.parent.name, {})[run.benchmark, run.title] = result
+        runs.setdefault(run.predictions.parent.resolve().name, {})[run.benchmark, run.title] = (
+            result
+        )
     why = f" ({skipped[0]})" if skipped else ""
     expect(
         runs,
@@ -72,7 +70,9 @@ def score_run(benchmark: str, predictions: Path, ground_truth: Path | None = Non
     """
     for name in SCORE_FILES:
         kept = predictions.parent / name
-        if not kept.is_file() or kept.stat().st_mtime < predictions.stat().st_mtime:
+        if not kept.is_file():
+            continue
+        if predictions.is_file() and kept.stat().st_mtime < predictions.stat().st_mtime:
             continue
         try:
             result = Result.read(kept)
