@@ -7,10 +7,15 @@ One function for every backbone: the model and the inputs (`input_ids`, `attenti
 from __future__ import annotations
 
 import torch
-from transformers import InternVLForConditionalGeneration, Qwen3VLForConditionalGeneration
+from transformers import (
+    InternVLForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
 PLAIN_CLASS = {
     "internvl": InternVLForConditionalGeneration,
+    "llava_onevision": LlavaOnevisionForConditionalGeneration,
     "qwen3_vl": Qwen3VLForConditionalGeneration,
 }
 
@@ -18,6 +23,18 @@ PLAIN_CLASS = {
 def internvl(model, inputs):
     """The same names."""
     return inputs
+
+
+def llava_onevision(model, inputs):
+    """Videos and pictures have a dimension each of their own there, and pictures their sizes."""
+    kept = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    if "pixel_values" not in inputs:
+        return kept
+    (row,) = inputs["image_grid_thw"].tolist()
+    pixels = inputs["pixel_values"][None]
+    if row[1:] == [0, 0]:
+        return kept | {"pixel_values_videos": pixels}
+    return kept | {"pixel_values": pixels, "image_sizes": torch.tensor([row[1:]])}
 
 
 def qwen3_vl(model, inputs):
@@ -33,4 +50,8 @@ def qwen3_vl(model, inputs):
     return kept | ({"pixel_values": pixels, "image_grid_thw": grid} if is_image.any() else {})
 
 
-PLAIN_INPUTS = {"internvl": internvl, "qwen3_vl": qwen3_vl}
+PLAIN_INPUTS = {
+    "internvl": internvl,
+    "llava_onevision": llava_onevision,
+    "qwen3_vl": qwen3_vl,
+}
