@@ -60,6 +60,7 @@ class QuickstartSettings:
     """Sizes of the run; the defaults fit 12 minutes on two cores.
 
     Attributes:
+        backbone: that the tiny model is built on, one of `distime.backbones.BACKBONES`.
         seed: of videos, weights and order.
         train_videos: for training.
         held_out_videos: for evaluation.
@@ -69,6 +70,7 @@ class QuickstartSettings:
         ground: likewise.
     """
 
+    backbone: str = "internvl"
     seed: int = 0
     train_videos: int = 900
     held_out_videos: int = 150
@@ -131,7 +133,7 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
         # Imported here, so that what needs no model does not wait for it.
         from distime.tiny import write_tiny_checkpoint
 
-        write_tiny_checkpoint(untrained, words(), seed=settings.seed)
+        write_tiny_checkpoint(untrained, words(), seed=settings.seed, backbone=settings.backbone)
     for name in STAGES:
         trained = out / "checkpoints" / name
         if not (trained / "config.json").is_file():

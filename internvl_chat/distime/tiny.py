@@ -13,10 +13,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from distime.backbones import BACKBONES
+from distime.errors import DisTimeError
 from distime.model.tokens import IM_END, IM_START, SPECIAL_TOKENS
 from distime.processing.processor import DisTimeProcessor
 
 PAD, UNKNOWN = "<pad>", "<unk>"
+
+
+class TinyError(DisTimeError):
+    """A tiny model cannot be written as asked; the message says why."""
 
 
 def word_tokenizer(
@@ -61,7 +66,12 @@ def write_tiny_checkpoint(
         num_layers: of the language model.
         num_frames: of a video.
         backbone: one of `distime.backbones.BACKBONES`.
+
+    Raises:
+        TinyError: there is no such backbone.
     """
+    if backbone not in BACKBONES:
+        raise TinyError(f"{backbone}: no such backbone; there are {', '.join(BACKBONES)}")
     one = BACKBONES[backbone]
     tokenizer = word_tokenizer(texts, one.template_class.added_tokens)
     set_seed(seed)

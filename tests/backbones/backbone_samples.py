@@ -122,7 +122,12 @@ class Tiny:
         output.loss.backward()
         names = ("loss", "text_loss", "distribution_loss", "iou_loss")
         losses = torch.stack([getattr(output, name).detach() for name in names])
-        gradients = {name: p.grad.clone() for name, p in self.model.named_parameters()}
+        unused = self.model.parts.unused
+        gradients = {
+            name: parameter.grad.clone()
+            for name, parameter in self.model.named_parameters()
+            if not name.startswith(unused)
+        }
         return losses, gradients
 
     def mean_of(self, batches: list[dict[str, Tensor]]):

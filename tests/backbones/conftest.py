@@ -1,6 +1,14 @@
-"""Every backbone that is registered, as a tiny model with its processor."""
+"""Every backbone that is registered, as a tiny model with its processor.
+
+The worked example of docs/BACKBONES.md is registered here, as a reader of it would.
+"""
 
 from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +17,11 @@ from backbone_samples import WORDS, Tiny
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.backbones import BACKBONES
 from distime.tiny import write_tiny_checkpoint
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "BACKBONES.md"
+_example = re.search(r"```python\n# llava.py\n(.*?)```", DOCUMENT.read_text("utf-8"), re.S)
+_module = sys.modules["llava"] = types.ModuleType("llava")
+exec(compile(_example[1], f"{DOCUMENT}: llava.py", "exec"), _module.__dict__)
 
 
 @pytest.fixture(scope="session", params=BACKBONES)

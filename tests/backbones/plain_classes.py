@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from transformers import (
     InternVLForConditionalGeneration,
+    LlavaForConditionalGeneration,
     LlavaOnevisionForConditionalGeneration,
     Qwen3VLForConditionalGeneration,
 )
@@ -17,10 +18,11 @@ PLAIN_CLASS = {
     "internvl": InternVLForConditionalGeneration,
     "llava_onevision": LlavaOnevisionForConditionalGeneration,
     "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "llava": LlavaForConditionalGeneration,
 }
 
 
-def internvl(model, inputs):
+def same(model, inputs):
     """The same names."""
     return inputs
 
@@ -51,7 +53,8 @@ def qwen3_vl(model, inputs):
 
 
 PLAIN_INPUTS = {
-    "internvl": internvl,
+    "internvl": same,
+    "llava": same,
     "llava_onevision": llava_onevision,
     "qwen3_vl": qwen3_vl,
 }

@@ -20,6 +20,7 @@ from answering import QUERIES
 from distime import DisTime
 from distime.data.synthetic import make_video, write_video
 from distime.demo.responder import ASK, FIND, LIST, DemoError, Limits
+from distime.engine.engine import Finished
 from distime.metrics.intervals import iou
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
@@ -246,21 +247,20 @@ def test_an_answer_can_be_stopped(browser, address, uploads, model, monkeypatch)
     begun = threading.Event()
     ended = []
 
-    def ask_forever(*_, stopping_criteria, **__):
+    def answer_forever(job):
         begun.set()
-        try:
-            while True:
-                stopping_criteria[0]()
-                time.sleep(0.05)
-        finally:
-            ended.append(time.monotonic())
+        while not job.cancelled:
+            job.on_token()
+            time.sleep(0.05)
+        ended.append(job)
+        yield Finished(job, [[None]])
 
     page = Page(browser, address)
     page.upload(uploads[0])
     page.wait(lambda: page.video("readyState"))
     page.write(QUERIES[0])
     with monkeypatch.context() as patch:
-        patch.setattr(model, "ask", ask_forever)
+        patch.setattr(model.engine, "run", answer_forever)
         page.ask()
         assert begun.wait(20)
         page.one("#distime-stop").click()

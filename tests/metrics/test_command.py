@@ -199,7 +199,8 @@ def test_published_numbers_of_the_report_are_ours(shared):
         for name in find(benchmark).headline:
             shown = find(benchmark).released[name]
             assert shown == pytest.approx(metrics[name], abs=0.00501), name
-    assert all(set(one.released) == set(one.headline) for one in benchmarks().values())
+    for one in benchmarks().values():
+        assert not one.released or set(one.released) == set(one.headline), one.name
 
 
 def script(path: str, *args: object, cwd: Path) -> subprocess.CompletedProcess:

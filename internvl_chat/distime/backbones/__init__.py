@@ -8,6 +8,7 @@ import importlib
 
 _EXPORTS = {
     "BACKBONES": "distime.backbones.registry",
+    "add": "distime.backbones.registry",
     "backbone_of": "distime.backbones.registry",
     "DisTimeForConditionalGeneration": "distime.model.modeling",
 }

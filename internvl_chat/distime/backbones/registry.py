@@ -15,6 +15,11 @@ BACKBONES: dict[str, Backbone] = {
 """By their names."""
 
 
+def add(backbone: Backbone) -> None:
+    """Add a backbone of one's own, from outside of this package."""
+    BACKBONES[backbone.name] = backbone
+
+
 def backbone_of(config: dict[str, Any]) -> Backbone | None:
     """The backbone of a model whose folder has this config.json; None if there is none."""
     return next((one for one in BACKBONES.values() if one.reads(config)), None)

@@ -15,6 +15,9 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``distime quickstart``."""
     parser.add_argument("--output", type=Path, default=Path("quickstart"), help="folder to work in")
+    parser.add_argument(
+        "--backbone", default="internvl", help="what the tiny model is built on (internvl)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of videos, weights and order")
 
 
@@ -22,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the quickstart and print what it found."""
     from distime.quickstart import QuickstartSettings, run
 
-    result = run(args.output, QuickstartSettings(seed=args.seed))
+    result = run(args.output, QuickstartSettings(backbone=args.backbone, seed=args.seed))
     columns = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7")
     rows = {
         "trained": result.trained,

@@ -155,13 +155,13 @@ def build_page(responder: Responder, examples: Sequence[Example] = ()) -> "gradi
             stops[request.session_hash].set()
         return '<p class="distime-none">Stopped.</p>'
 
-    def make_playable(path: str) -> tuple[Any, Played | None]:
+    def make_playable(path: str, before: Played | None) -> tuple[Any, Played | None]:
         try:
             played = preview_of(responder, path)
         except DisTimeError:
             played = None  # what is wrong is said when something is asked about it
         if played is None:
-            return gr.update(label="Video"), None
+            return gr.update(label="Video") if before else gr.skip(), None
         preview = str(Path(path).with_name(played.name))
         video.temp_files.add(preview)  # deleted with the uploads
         return gr.update(value=preview, label=_COPY), played
@@ -260,10 +260,15 @@ def build_page(responder: Responder, examples: Sequence[Example] = ()) -> "gradi
             show_progress="hidden",
             api_visibility="private",
         )
-        video.upload(make_playable, video, [video, played], api_visibility="private")
+        video.upload(make_playable, [video, played], [video, played], api_visibility="private")
         # An answer belongs to the video it was given about.
-        video.change(
-            lambda: [""] * len(outputs), None, list(outputs.values()), api_visibility="private"
+        gr.on(
+            [video.upload, video.clear, *([chosen.click] if examples else [])],
+            lambda: [""] * len(outputs),
+            None,
+            list(outputs.values()),
+            queue=False,
+            api_visibility="private",
         )
     return page.queue(max_size=32)
 

@@ -22,6 +22,7 @@ from distime.export import srt
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.sampling import VideoSample
 from distime.processing.video import open_video
 from distime.timeline import timeline_svg
 
@@ -132,10 +133,7 @@ class Responder:
             read = time.perf_counter()
             with self._lock:
                 started = time.perf_counter()
-                options = {"max_new_tokens": self.limits.new_tokens}
-                if stop is not None:
-                    options["stopping_criteria"] = [_Stop(stop)]
-                answer = self.model.ask(sample, [asked], **options)[0]
+                answer = self._answer(sample, asked, stop)
             done = time.perf_counter()
             prompt = self.model.prompt(sample, asked)
         except DemoError:
@@ -167,6 +165,18 @@ class Responder:
             details=details_html(facts),
             data=data,
         )
+
+    def _answer(self, sample: VideoSample, question: str, stop: threading.Event | None) -> Answer:
+        job = self.model.job(sample, [question], max_new_tokens=self.limits.new_tokens)
+        if stop is not None:
+            job.on_token = lambda *_: job.cancel() if stop.is_set() else None
+        (finished,) = self.model.engine.run(job)
+        if job.cancelled:
+            raise DemoError("Stopped.")
+        (answer,) = self.model.results(finished)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _check_question(self, mode: str, question: str | None) -> str:
         if mode not in MODES:
@@ -209,18 +219,6 @@ class Responder:
                     f"This video lasts {reader.duration:.0f} s; at most "
                     f"{self.limits.seconds:.0f} s are taken here."
                 )
-
-
-class _Stop:
-    """A stopping criterion of `generate` that ends it at once."""
-
-    def __init__(self, event: threading.Event):
-        self.event = event
-
-    def __call__(self, *_: Any, **__: Any) -> bool:
-        if self.event.is_set():
-            raise DemoError("Stopped.")
-        return False
 
 
 def looks_like_video(path: Path) -> bool:

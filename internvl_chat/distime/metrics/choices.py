@@ -56,7 +56,7 @@ FORMS = (
     Form(
         "the answer is",
         "NExT-GQA's published pattern 'The answer is (2)'; the prefixes that Video-MME's scorer "
-        "removes ('The best answer is', 'Answer:'); JSON as ReXTime asks for ('\"answer\": \"B\"')",
+        "removes ('The best answer is', 'Answer:'); JSON with a span beside '\"answer\": \"B\"'",
         r"\b(?:answer|prediction|option|choice)\b(?:(?!\b(?:could|might|may|can)\b)[^.\n]){{0,60}}?"
         r"(?:\bis\b|\bbe\b|[:=])\s*{F}{L}",
     ),

@@ -37,6 +37,8 @@ class Parts:
         vision_module: the module that holds the layers of the vision tower; recomputed in the
             backward pass where that is asked for.
         lora_targets: regular expression of the linear layers that LoRA adapts.
+        unused: what no forward pass reads, such as the pooling of a tower whose patches are read;
+            it is never trained, since it would have no gradient.
     """
 
     vision: tuple[str, ...]
@@ -49,6 +51,7 @@ class Parts:
         r"model\.language_model\.layers\.\d+\."
         r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
     )
+    unused: tuple[str, ...] = ()
 
 
 class Seam:

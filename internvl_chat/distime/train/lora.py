@@ -22,6 +22,7 @@ def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArg
     """Freeze what the flags freeze and put LoRA where they ask for it, in place."""
     parts = model.parts
     frozen = (
+        *parts.unused,
         *(parts.vision if arguments.freeze_backbone else ()),
         *(parts.projector if arguments.freeze_mlp else ()),
         *((parts.language_model, parts.head) if arguments.freeze_llm else ()),

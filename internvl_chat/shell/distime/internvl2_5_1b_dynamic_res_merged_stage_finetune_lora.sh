@@ -10,4 +10,4 @@ MODEL=${MODEL:-$TOP/checkpoint/OpenGVLab/InternVL2_5-1B}
 OUTPUT_DIR=${OUTPUT_DIR:-$TOP/work_dirs/DisTime-InternVL2_5-1B}
 WEIGHT_DECAY=0.01
 export MODEL OUTPUT_DIR WEIGHT_DECAY
-exec sh "$HERE/lora_recipe.sh" "$@"
+exec sh "$HERE/lora_recipe.sh" --conv_style internvl2_5 "$@"

@@ -10,4 +10,4 @@ MODEL=${MODEL:-$TOP/checkpoint/OpenGVLab/InternVL2_5-8B}
 OUTPUT_DIR=${OUTPUT_DIR:-$TOP/work_dirs/DisTime-InternVL2_5-8B}
 WEIGHT_DECAY=0.05
 export MODEL OUTPUT_DIR WEIGHT_DECAY
-exec sh "$HERE/lora_recipe.sh" "$@"
+exec sh "$HERE/lora_recipe.sh" --conv_style internvl2_5 "$@"

@@ -1,8 +1,8 @@
 #!/bin/sh
 # The published fine-tuning recipe (ET-Instruct, LoRA, ZeRO-2), for any model size.
 #
-# Not called by itself: internvl2_5_{1b,8b}_*.sh set MODEL, OUTPUT_DIR and WEIGHT_DECAY. Any flag
-# after the script's name overrides the one here.
+# Not called by itself: the scripts beside it set MODEL, OUTPUT_DIR and WEIGHT_DECAY. Any flag after
+# the script's name overrides the one here.
 set -eu
 
 HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -33,7 +33,6 @@ exec sh "$HERE/launch.sh" \
   --model_name_or_path "$MODEL" \
   --output_dir "$OUTPUT_DIR" \
   --meta_path "$META_PATH" \
-  --conv_style internvl2_5 \
   --dec_reg 32 --enc_sigma 1.0 --layer_num 3 \
   --freeze_llm True --freeze_mlp True --freeze_backbone True \
   --use_llm_lora 16 --lora_alpha 32 --lora_dropout 0.05 \

@@ -50,6 +50,7 @@ class DisTimeLlavaOnevision(
         vision=("model.vision_tower",),
         projector=("model.multi_modal_projector", "model.image_newline"),
         vision_module="model.vision_tower",
+        unused=("model.vision_tower.post_layernorm",),  # its layers are read before it
     )
 
     def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor | None = None) -> Tensor:
@@ -86,9 +87,6 @@ class DisTimeLlavaOnevision(
         states = torch.cat([out.hidden_states[layer] for layer in chosen], dim=-1)
         if config.vision_feature_select_strategy == "default":
             states = states[:, 1:]
-        if self.training:
-            # What lies behind the chosen layer, such as the last norm, has a gradient too: of zero.
-            states = states + 0 * out.last_hidden_state.mean()
         return self.model.multi_modal_projector(states)
 
     def _video(self, squares: Tensor) -> Tensor:

@@ -1,0 +1,180 @@
+"""ReXTime: questions about causes and effects across time, with the span that answers them.
+
+IoU is that of the first listed window, overlap over the hull, and R1@t the share with IoU >= t; VQA
+is the share of right letters, and ``VQA,mIoU@t`` that of right letters with IoU >= t. Two annotated
+windows have no length, so a perfect file reaches 99.78. The published scorer stops where questions
+are missing; here they count as wrong. Its letters are compared as they stand, upper case.
+
+Definitions: gh:ReXTime/ReXTime, evaluation/rextime_eval.py at cb9f484 (CC BY-NC-SA 4.0). The
+options are only in the owner's files on the Hugging Face hub; here the span alone is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distime.benchmarks.base import Answered, Benchmark, Query
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source
+from distime.files import FileError, read_text, write_text
+from distime.metrics.intervals import Interval
+from distime.metrics.moments import hull_iou, recall_table
+from distime.processing.answers import Event
+from distime.processing.questions import moment_retrieval_question
+from distime.values import expect, interval
+
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+JOINT = (0.3, 0.5, 0.7)
+
+
+class Question(NamedTuple):
+    """One annotated question; times in seconds."""
+
+    window: Interval
+    letter: str
+
+
+class ReXTime(Benchmark):
+    """The first interval of an answer counts."""
+
+    name = "rextime"
+    title = "ReXTime"
+    rank = 26
+    annotation = "rextime/rextime_val.jsonl"
+    videos = "rextime"
+    predictions = ("results.jsonl",)
+    headline = ("VQA", "R1@0.3", "R1@0.5", "mIoU", "VQA,mIoU@0.5")
+    official_queries, official_videos = 921, 696
+
+    def queries(self) -> Iterator[Query]:
+        """One query per question, for its span."""
+        try:
+            for item in read_lines(self.settings.annotation):
+                question = moment_retrieval_question(item["query"])
+                yield Query(str(item["qid"]), item["vid"], question, item, title=item["query"])
+        except (KeyError, TypeError, FileError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write JSON lines `{"qid", "pred_relevant_windows": [[s, e], ...]}`, seconds."""
+        lines = []
+        for query, answer in answered:
+            if answer is not None:
+                windows = [[event.start, event.end] for event in answer.events] or [[0, 0]]
+                lines.append(json.dumps({"qid": query.id, "pred_relevant_windows": windows}))
+        path = out_dir / "results.jsonl"
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated window."""
+        return [Event(*window) for window in query.item["relevant_windows"]]
+
+    @classmethod
+    def score(cls, predictions: Path, ground_truth: Path, *, published: bool = False) -> Result:
+        """Score a submission; what its first row has, spans, letters or both, is scored."""
+        rows = read_lines(predictions)
+        questions = read_ground_truth(ground_truth)
+        found = {str(row.get("qid")): row for row in rows}
+        expect(
+            questions.keys() & found.keys(),
+            str(predictions),
+            f"none of its {len(found)} qids is in {ground_truth}; is this another split?",
+        )
+        counts = Counter(
+            queries=len(questions),
+            missing=len(questions.keys() - found.keys()),
+            unknown=len(found.keys() - questions.keys()),
+            duplicates=len(rows) - len(found),
+        )
+        has_spans, has_letters = "pred_relevant_windows" in rows[0], "ans" in rows[0]
+        expect(
+            has_spans or has_letters, str(predictions), "its first row has neither window nor ans."
+        )
+        metrics: dict[str, float] = {}
+        right: list[bool] = []
+        if has_letters:
+            given = {key: row.get("ans") for key, row in found.items()}
+            right = [given.get(key) == one.letter for key, one in questions.items()]
+            metrics["VQA"] = 100 * sum(right) / len(right)
+            counts["no_letter"] = sum(not given.get(key) for key in questions)
+        if has_spans:
+            spans = {key: _first(row, f"{predictions}, {key}") for key, row in found.items()}
+            ious = [
+                hull_iou(spans[key], one.window) if spans.get(key) else 0.0
+                for key, one in questions.items()
+            ]
+            counts["no_answer"] = sum(span is None for span in spans.values())
+            counts["reversed"] = sum(span[0] > span[1] for span in spans.values() if span)
+            metrics |= recall_table(ious, THRESHOLDS)
+        if has_spans and has_letters:
+            for t in JOINT:
+                both = [ok and iou >= t for ok, iou in zip(right, ious, strict=True)]
+                metrics[f"VQA,mIoU@{t}"] = 100 * sum(both) / len(both)
+        warnings = []
+        as_run: dict[str, float] = {}
+        if published and (counts["missing"] or counts["unknown"]):
+            warnings.append(
+                "no published-as-run values: the published scorer stops where the questions are "
+                "not those of the annotation."
+            )
+        elif published:
+            # VQA is a fraction there, and not rounded.
+            as_run = {
+                f"{name}_rounded": value if name.startswith("VQA") else round(value, 2)
+                for name, value in metrics.items()
+            }
+        return Result(cls.name, metrics, dict(counts), as_run, tuple(warnings))
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`rextime_val.jsonl`; the format stays."""
+        items = list(source.json_lines("rextime_val.jsonl"))
+        lines = [json.dumps(item, ensure_ascii=False) for item in items if keep(item["vid"])]
+        text = "".join(f"{line}\n" for line in lines)
+        return Conversion({"rextime_val.jsonl": text}, [item["vid"] for item in items])
+
+
+def _first(row: Mapping[str, Any], place: str) -> Interval | None:
+    windows = row.get("pred_relevant_windows") or []
+    expect(isinstance(windows, list), place, "pred_relevant_windows is not a list.")
+    return interval(windows[0][:2], place) if windows else None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines of objects.
+
+    Raises:
+        FileError: the file holds none, or something else.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path, "ReXTime JSON lines").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise FileError(f"{path}, line {number}: not JSON ({error}).") from None
+            expect(isinstance(row, dict) and "qid" in row, f"{path}, line {number}", "no qid.")
+            rows.append(row)
+    expect(rows, str(path), "it holds no line.")
+    return rows
+
+
+def read_ground_truth(path: Path) -> dict[str, Question]:
+    """Read `{"qid", "relevant_windows": [[s, e]], "ans": "A"}` lines.
+
+    Raises:
+        FileError: the file is not of this form.
+    """
+    questions = {}
+    for row in read_lines(path):
+        place = f"{path}, {row['qid']}"
+        fits = row.get("relevant_windows") and isinstance(row.get("ans"), str)
+        expect(fits, place, "not a ReXTime question with relevant_windows and ans.")
+        window = interval(row["relevant_windows"][0], place)
+        questions[str(row["qid"])] = Question(window, row["ans"])
+    return questions

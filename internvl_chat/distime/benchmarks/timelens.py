@@ -1,0 +1,267 @@
+"""TimeLens-Bench: three older sets with corrected queries and windows (Zhang et al., 2512.14698).
+
+The first interval of an answer counts; IoU is overlap over the hull, and R1@t the share with
+IoU >= t. The published scorer looks at the rows that are in the file and nowhere else, so a missing
+row is no miss, and queries of one video that are equal, with equal windows, count once. The
+headline counts every annotated query. The published runner rounds times to whole seconds; ours
+does not.
+
+Definitions, prompts and settings: gh:TencentARC/TimeLens, evaluation/compute_metrics.py at 5d90c06.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distime.benchmarks.base import Answered, Benchmark, Query
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source
+from distime.files import FileError, read_json, read_text, write_json
+from distime.metrics.intervals import Interval
+from distime.metrics.moments import hull_iou, recall_table
+from distime.metrics.time_texts import clock_then_range
+from distime.processing.answers import Event
+from distime.processing.questions import moment_retrieval_question
+from distime.values import expect, interval
+
+NOTHING: Interval = (-100.0, -100.0)
+"""What the published scorer takes where an answer holds no time."""
+
+
+class _TimeLens(Benchmark):
+    """What the three sets share; predictions are keyed by video, query and window."""
+
+    headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+    ground_truth_is_optional = True
+
+    def queries(self) -> Iterator[Query]:
+        """One query per sentence."""
+        try:
+            for number, (key, video, sentence, window) in enumerate(rows(self.read_annotation())):
+                question = moment_retrieval_question(sentence)
+                yield Query(f"{number}", video, question, (key, window), title=sentence)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write `{"VIDEO.mp4>>>QUERY>>>[S, E]": {"timestamps", "answers", "duration"}}`."""
+        results = {
+            query.item[0]: {
+                "timestamps": [[event.start, event.end] for event in answer.events],
+                "answers": answer.readable,
+                "duration": answer.duration,
+            }
+            for query, answer in answered
+            if answer is not None
+        }
+        path = out_dir / "results.json"
+        write_json(path, results)
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated window."""
+        return [Event(*query.item[1])]
+
+    @classmethod
+    def score(
+        cls, predictions: Path, ground_truth: Path | None, *, published: bool = False
+    ) -> Result:
+        """Score the owner's format, `.json` or `.jsonl`, against the annotation or its own keys."""
+        found = read_predictions(predictions)
+        spans, counts = spans_of(found, predictions)
+        own = {key: window_of(key, f"{predictions}, {key}") for key in found}
+        warnings = []
+        if ground_truth is None:
+            pairs = [(spans[key], window) for key, window in own.items()]
+            warnings.append("no annotation given: missing queries are not noticed.")
+        else:
+            truth = read_ground_truth(ground_truth)
+            known = {key for key, _ in truth}
+            expect(
+                not found or known & found.keys(),
+                str(predictions),
+                f"none of its {len(found)} keys is in {ground_truth}; is this another set?",
+            )
+            pairs = [(spans.get(key, NOTHING), window) for key, window in truth]
+            counts["missing"] = sum(key not in found for key, _ in truth)
+            counts["unknown"] = len(found.keys() - known)
+            counts["equal_keys"] = len(truth) - len(known)
+        expect(pairs, str(predictions), "it holds no query.")
+        as_run = {}
+        if published and own:
+            as_run = recall_table([hull_iou(spans[key], window) for key, window in own.items()])
+        counts = {"queries": len(pairs), **counts}
+        metrics = recall_table([hull_iou(*pair) for pair in pairs])
+        return Result(cls.name, metrics, counts, as_run, tuple(warnings))
+
+
+class TimeLensCharades(_TimeLens):
+    """Activities at home."""
+
+    name = "timelens_charades"
+    title = "TimeLens-Charades"
+    rank = 20
+    annotation = "timelens/charades-timelens.json"
+    videos = "timelens/charades"
+    peers = {
+        "TimeLens2-8B": {"mIoU": 58.6},
+        "TimeLens2-4B": {"mIoU": 57.7},
+        "TimeLens-8B": {"mIoU": 55.2},
+        "Gemini-2.5-Pro": {"mIoU": 52.8},
+        "Qwen3.5-397B-A17B": {"mIoU": 47.5},
+        "Qwen3-VL-8B": {"mIoU": 48.3},
+        "Qwen2.5-VL-7B": {"mIoU": 39.3},
+    }  # gh:MCG-NJU/TimeLens2, gh:TencentARC/TimeLens
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`charades-timelens.json`; the format stays."""
+        return unchanged("charades-timelens.json", source, keep)
+
+
+class TimeLensANet(_TimeLens):
+    """Longer videos of many kinds."""
+
+    name = "timelens_anet"
+    title = "TimeLens-ActivityNet"
+    rank = 21
+    annotation = "timelens/activitynet-timelens.json"
+    videos = "timelens/activitynet"
+    peers = {
+        "TimeLens2-8B": {"mIoU": 58.6},
+        "TimeLens2-4B": {"mIoU": 59.0},
+        "TimeLens-8B": {"mIoU": 53.2},
+        "Gemini-2.5-Pro": {"mIoU": 58.1},
+        "Qwen3.5-397B-A17B": {"mIoU": 53.8},
+        "Qwen3-VL-8B": {"mIoU": 46.8},
+        "Qwen2.5-VL-7B": {"mIoU": 31.4},
+    }  # gh:MCG-NJU/TimeLens2, gh:TencentARC/TimeLens
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`activitynet-timelens.json`; the format stays."""
+        return unchanged("activitynet-timelens.json", source, keep)
+
+
+class TimeLensQVH(_TimeLens):
+    """Vlogs and news."""
+
+    name = "timelens_qvh"
+    title = "TimeLens-QVHighlights"
+    rank = 22
+    annotation = "timelens/qvhighlights-timelens.json"
+    videos = "timelens/qvhighlights"
+    peers = {
+        "TimeLens2-8B": {"mIoU": 70.2},
+        "TimeLens2-4B": {"mIoU": 69.3},
+        "TimeLens-8B": {"mIoU": 65.5},
+        "Gemini-2.5-Pro": {"mIoU": 70.4},
+        "Qwen3.5-397B-A17B": {"mIoU": 65.8},
+        "Qwen3-VL-8B": {"mIoU": 59.4},
+        "Qwen2.5-VL-7B": {"mIoU": 31.6},
+    }  # gh:MCG-NJU/TimeLens2, gh:TencentARC/TimeLens
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`qvhighlights-timelens.json`; the format stays."""
+        return unchanged("qvhighlights-timelens.json", source, keep)
+
+
+def unchanged(name: str, source: Source, keep: Keep) -> Conversion:
+    """Take over the owner's file, the wanted videos of it."""
+    value = source.json(name)
+    videos = [video for video, entry in value.items() for _ in entry["queries"]]
+    return Conversion({name: {v: entry for v, entry in value.items() if keep(v)}}, videos)
+
+
+def clean(sentence: str) -> str:
+    """A query as keys hold it: single blanks, without full stops at either end."""
+    return re.sub(r"\s+", " ", sentence).strip().strip(".").strip()
+
+
+def rows(annotation: Mapping[str, Any]) -> Iterator[tuple[str, str, str, list[float]]]:
+    """Yield key, video, clean query and window of every annotated query."""
+    for video, entry in annotation.items():
+        for sentence, window in zip(entry["queries"], entry["spans"], strict=True):
+            query = clean(sentence)
+            yield f"{video}.mp4>>>{query}>>>{window}", video, query, window
+
+
+def read_ground_truth(path: Path) -> list[tuple[str, Interval]]:
+    """Read `{video: {"duration", "spans": [[s, e]], "queries": [text]}}` as keys and windows.
+
+    Raises:
+        FileError: the file is not of this form.
+    """
+    value, _ = read_json(path, "TimeLens-Bench annotation")
+    try:
+        return [
+            (key, interval(window, f"{path}, {video}")) for key, video, _, window in rows(value)
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path}: not a TimeLens-Bench annotation ({error!r}).") from None
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
+    """Read one object, or JSON lines of objects, the later ones winning.
+
+    Raises:
+        FileError: the file is not of this form.
+    """
+    problem = 'expected {"VIDEO.mp4>>>QUERY>>>[S, E]": {"timestamps": [[s, e]]}}'
+    found: dict[str, Any] = {}
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(read_text(path, "predictions").splitlines(), 1):
+            if line.strip():
+                try:
+                    found |= json.loads(line)
+                except (ValueError, TypeError):
+                    raise FileError(f"{path}, line {number}: {problem}.") from None
+    else:
+        found, _ = read_json(path, "predictions on TimeLens-Bench")
+    expect(isinstance(found, dict), str(path), f"{problem}.")
+    for key, value in found.items():
+        fits = isinstance(value, dict) and ("timestamps" in value or "answers" in value)
+        expect(fits, f"{path}, {key}", f"{problem}, or with the words in `answers`.")
+    return found
+
+
+def spans_of(found: Mapping[str, dict], path: Path) -> tuple[dict[str, Interval], Counter[str]]:
+    """Return the interval of every prediction that counts, and how many were unusual."""
+    counts: Counter[str] = Counter(dict.fromkeys(("several", "unread_answers", "reversed"), 0))
+    spans = {}
+    for key, value in found.items():
+        if "timestamps" in value:
+            times = value["timestamps"] or []
+            expect(isinstance(times, list), f"{path}, {key}", "timestamps is not a list.")
+            given = [interval(one, f"{path}, {key}") for one in times[:1]]
+            counts["several"] += len(times) > 1
+        else:
+            given = clock_then_range(str(value["answers"]))
+            counts["several"] += len(given) > 1
+        counts["unread_answers"] += not given
+        spans[key] = given[0] if given else NOTHING
+        counts["reversed"] += spans[key][0] > spans[key][1]
+    return spans, counts
+
+
+def window_of(key: str, place: str) -> Interval:
+    """The true window, which a key ends with.
+
+    Raises:
+        FileError: it does not.
+    """
+    parts = key.split(">>>")
+    expect(len(parts) == 3, place, "the key is not VIDEO.mp4>>>QUERY>>>[S, E].")
+    try:
+        return interval(ast.literal_eval(parts[2]), place)
+    except (ValueError, SyntaxError):
+        raise FileError(f"{place}: the key does not end with [S, E].") from None

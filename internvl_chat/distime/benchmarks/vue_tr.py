@@ -1,0 +1,223 @@
+"""VUE-TR and VUE-TR-V2: when is something seen or heard in videos of seconds to hours, how often?
+
+An answer is a set of intervals. Predicted starts are rounded down and ends up to whole seconds. The
+headline is the area under the share of queries whose IoU, precision or recall reaches a threshold,
+as it runs from 0 to 1 (IoU must exceed it, so a perfect file gives 99.5). A query that is missing
+counts as answered by nothing; predicted intervals are sorted and merged.
+
+The published scorer leaves missing queries out, counts repeated ones twice, and takes the precision
+and recall of lists as they come: unsorted or doubled intervals there give recalls above 1.
+
+Definitions: gh:bytedance/vidi, VUE_TR_V2/qa_eval.py at fc30c87 (annotations CC BY-NC 4.0).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distime.benchmarks.base import Answered, Benchmark, Query
+from distime.benchmarks.result import Result
+from distime.data.official import Conversion, Keep, Source
+from distime.files import FileError, read_json, read_text, write_json
+from distime.metrics.interval_sets import area, merged, precision_recall, set_iou, whole_seconds
+from distime.metrics.intervals import Interval
+from distime.processing.answers import Event
+from distime.processing.questions import moment_retrieval_question
+from distime.values import expect, interval
+
+GROUPS = ("duration_category", "query_format", "query_modality")
+"""Attributes that scores are given by."""
+
+
+class Scored(NamedTuple):
+    """What one query counts; None where there is no length to divide by."""
+
+    iou: float
+    precision: float | None
+    recall: float | None
+
+
+class _VueTr(Benchmark):
+    """What both versions share."""
+
+    headline = ("IoU", "Precision", "Recall")
+
+    def queries(self) -> Iterator[Query]:
+        """One query per entry."""
+        try:
+            for item in self.read_annotation():
+                question = moment_retrieval_question(item["query"])
+                title = item["query"]
+                yield Query(str(item["query_id"]), item["video_id"], question, item, title=title)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self.misfit(error) from None
+
+    def write(self, answered: Answered, out_dir: Path) -> Path:
+        """Write `[{"query_id", "answer": [[s, e], ...]}]`, seconds, sorted and merged."""
+        results = []
+        for query, answer in answered:
+            if answer is not None:
+                spans = merged([(e.ordered.start, e.ordered.end) for e in answer.events])
+                spans = [[start, end] for start, end in spans]
+                results.append({"query_id": query.item["query_id"], "answer": spans})
+        path = out_dir / "results.json"
+        write_json(path, results)
+        return path
+
+    def truth(self, query: Query) -> list[Event]:
+        """The annotated intervals."""
+        return [Event(*window) for window in query.item["gt"]]
+
+    @classmethod
+    def score(cls, predictions: Path, ground_truth: Path, *, published: bool = False) -> Result:
+        """Score the owner's format, a list or JSON lines, against the owner's annotation."""
+        found = read_predictions(predictions)
+        items = read_ground_truth(ground_truth)
+        answers: dict[str, list[Interval]] = {}
+        for key, spans in found:
+            answers.setdefault(key, spans)
+        known = {str(item["query_id"]) for item in items}
+        expect(
+            not answers or known & answers.keys(),
+            str(predictions),
+            f"none of its {len(answers)} queries is in {ground_truth}; is this another version?",
+        )
+        scored = [
+            (item, score_query(merged(answers.get(str(item["query_id"]), [])), item["gt"]))
+            for item in items
+        ]
+        metrics = areas(scored)
+        counts = {
+            "queries": len(items),
+            "missing": len(known - answers.keys()),
+            "unknown": len(answers.keys() - known),
+            "duplicates": len(found) - len(answers),
+            "no_answer": sum(not spans for spans in answers.values()),
+            "reversed": sum(start > end for spans in answers.values() for start, end in spans),
+        }
+        as_run: dict[str, float] = {}
+        warnings = []
+        if published and counts["unknown"]:
+            warnings.append(
+                "no published-as-run values: the published scorer stops at unknown ids."
+            )
+        elif published and found:
+            by_key = {str(item["query_id"]): item for item in items}
+            rows = [(by_key[key], score_query(spans, by_key[key]["gt"])) for key, spans in found]
+            as_run = {f"{name}_as_listed": value for name, value in areas(rows).items()}
+        return Result(cls.name, metrics, counts, as_run, tuple(warnings))
+
+
+class VueTrV2(_VueTr):
+    """1,600 queries about 847 videos."""
+
+    name = "vue_tr_v2"
+    title = "VUE-TR-V2"
+    rank = 24
+    annotation = "vue_tr_v2/VUE-TRv2_ground_truth.json"
+    videos = "vue_tr_v2"
+    official_queries, official_videos = 1600, 847
+    peers = {
+        "Vidi2": {"IoU": 48.75, "Precision": 62.45, "Recall": 64.93},
+        "Gemini-3-Pro": {"IoU": 37.58, "Precision": 48.61, "Recall": 56.30},
+        "GPT-5": {"IoU": 17.15, "Precision": 29.64, "Recall": 26.63},
+    }  # gh:bytedance/vidi
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`VUE-TRv2_ground_truth.json`; the format stays."""
+        return unchanged("VUE-TRv2_ground_truth.json", source, keep)
+
+
+class VueTr(_VueTr):
+    """The first version."""
+
+    name = "vue_tr"
+    title = "VUE-TR"
+    rank = 25
+    annotation = "vue_tr/VUE-TR_ground_truth.json"
+    videos = "vue_tr"
+
+    @staticmethod
+    def convert(source: Source, keep: Keep) -> Conversion:
+        """`VUE-TR_ground_truth.json`; the format stays."""
+        return unchanged("VUE-TR_ground_truth.json", source, keep)
+
+
+def unchanged(name: str, source: Source, keep: Keep) -> Conversion:
+    """Take over the owner's file, the wanted videos of it."""
+    items = source.json(name)
+    wanted = [item for item in items if keep(item["video_id"])]
+    return Conversion({name: wanted}, [item["video_id"] for item in items])
+
+
+def score_query(predicted: Sequence[Interval], truth: Sequence[Interval]) -> Scored:
+    """Score one answer; times in seconds."""
+    predicted, truth = whole_seconds(predicted), [tuple(one) for one in truth]
+    precision, recall = precision_recall(predicted, truth)
+    if precision is None and not truth:
+        precision = 1.0
+    return Scored(set_iou(predicted, truth), precision, recall)
+
+
+def areas(scored: Sequence[tuple[Mapping[str, Any], Scored]]) -> dict[str, float]:
+    """Return the areas in percent, over all and by group."""
+    groups = {"": [one for _, one in scored]}
+    for attribute in GROUPS:
+        for value in dict.fromkeys(item[attribute] for item, _ in scored):
+            groups[f" {value}"] = [one for item, one in scored if item[attribute] == value]
+    table = {}
+    for group, members in groups.items():
+        for name, field in (("IoU", "iou"), ("Precision", "precision"), ("Recall", "recall")):
+            values = [getattr(one, field) for one in members]
+            value = area([one for one in values if one is not None], above=field == "iou")
+            table[f"{name}{group}"] = 0.0 if math.isnan(value) else 100 * value
+        table[f"mIoU{group}"] = 100 * sum(one.iou for one in members) / len(members)
+    return table
+
+
+def read_predictions(path: Path) -> list[tuple[str, list[Interval]]]:
+    """Read `[{"query_id", "answer": [[s, e], ...]}]`, a list or JSON lines.
+
+    Raises:
+        FileError: the file is not of this form.
+    """
+    problem = 'expected [{"query_id", "answer": [[s, e], ...]}]; is this another benchmark\'s file?'
+    if path.suffix == ".jsonl":
+        try:
+            lines = read_text(path, "predictions").splitlines()
+            value = [json.loads(line) for line in lines if line.strip()]
+        except ValueError as error:
+            raise FileError(f"{path}: {problem} ({error})") from None
+    else:
+        value, _ = read_json(path, "predictions")
+    expect(isinstance(value, list), str(path), problem)
+    found = []
+    for number, row in enumerate(value, 1):
+        place = f"{path}, row {number}"
+        expect(isinstance(row, dict) and isinstance(row.get("answer"), list), place, problem)
+        key = row.get("query_id", row.get("id"))
+        expect(key is not None, place, problem)
+        found.append((str(key), [interval(one, place) for one in row["answer"] if one != []]))
+    return found
+
+
+def read_ground_truth(path: Path) -> list[dict[str, Any]]:
+    """Read the owner's annotation.
+
+    Raises:
+        FileError: the file is not of this form.
+    """
+    items, _ = read_json(path, "VUE-TR annotation")
+    fields = {"query_id", "gt", *GROUPS}
+    expect(isinstance(items, list) and items, str(path), "not a VUE-TR annotation.")
+    for number, item in enumerate(items, 1):
+        place = f"{path}, row {number}"
+        expect(isinstance(item, dict) and fields <= item.keys(), place, "not a VUE-TR annotation.")
+        for window in item["gt"]:
+            interval(window, place)
+    return items

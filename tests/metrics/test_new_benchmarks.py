@@ -1,0 +1,275 @@
+"""Benchmarks of 2025 and 2026: the owners' scores again, and small files written by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distime.benchmarks import find, official_data, score
+from distime.data.official import prepare
+from distime.evaluate.settings import Settings
+from distime.files import FileError
+from distime.metrics import time_texts
+from distime.metrics.interval_sets import merged, precision_recall, set_iou
+from distime.processing.answers import Answer, Event
+
+SETS = {"charades": "charades", "activitynet": "anet", "qvhighlights": "qvh"}
+
+
+@pytest.fixture(scope="session")
+def owners(shared):
+    """The folder of real and synthetic files with their owners' scores, and the scores."""
+    folder = shared / "benchmarks_2026"
+    if not folder.is_dir():
+        pytest.skip("the owners' files are not on this machine")
+    return folder, json.loads((folder / "reference_scores.json").read_text())["benchmarks"]
+
+
+def close(value: float) -> object:
+    return pytest.approx(value, abs=1e-9)
+
+
+# ------------------------------------------------------------------------ the owners' numbers
+
+
+def test_timelens_as_its_owner_scores(owners):
+    folder, reference = owners
+    for entry in reference["timelens_bench"]:
+        path, numbers = folder / entry["predictions"], entry["numbers"]
+        kind = next(kind for kind in SETS if kind in path.name)
+        gt = folder / f"annotations/timelens_bench/{kind}-timelens.json"
+        result = score(f"timelens_{SETS[kind]}", path, gt, published=True)
+        names = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+        assert result.published_as_run == {name: close(numbers[name]) for name in names}, path
+        counts = result.counts
+        found = counts["queries"] - counts["missing"] - counts["equal_keys"]
+        assert found == numbers["num_annos"] or counts["missing"], path
+        assert counts["several"] == numbers["warn_several"]
+        assert counts["unread_answers"] == numbers["warn_unparsed"]
+        assert score(f"timelens_{SETS[kind]}", path, published=True).metrics == {
+            name: close(numbers[name]) for name in names
+        }
+
+
+def test_tvgbench_as_its_owner_scores(owners):
+    folder, reference = owners
+    names = {"0.3": "R1@0.3", "0.5": "R1@0.5", "0.7": "R1@0.7", "mIoU": "mIoU", "avg": "average"}
+    for entry in reference["tvgbench"]:
+        gt = folder / "annotations/tvgbench/tvgbench.json"
+        result = score("tvgbench", folder / entry["predictions"], gt, published=True)
+        numbers = {names[key]: entry["numbers"][key] for key in names}
+        expected = {name: close(value) for name, value in numbers.items() if value != "nan"}
+        assert result.published_as_run == expected, entry["predictions"]
+        undefined = entry["numbers"]["n_nan"]
+        said = [text for text in result.warnings if f"0 by 0 at {undefined} " in text]
+        assert len(said) == bool(undefined)
+        assert result.counts["queries"] == 800
+        assert result.counts["missing"] == 800 - entry["numbers"]["n_qids"]
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [("vue_tr_v2", "VUE-TRv2_ground_truth"), ("vue_tr", "VUE-TR_ground_truth")],
+)
+def test_vue_tr_as_its_owner_scores(name, annotation, owners):
+    folder, reference = owners
+    gt = folder / f"annotations/{name}/{annotation}.json"
+    names = {"iou_auc": "IoU", "precision_auc": "Precision", "recall_auc": "Recall"}
+    for entry in reference[name]:
+        result = score(name, folder / entry["predictions"], gt, published=True)
+        for group, numbers in entry["numbers"].items():
+            if not isinstance(numbers, dict):
+                continue
+            suffix = "" if group == "overall" else f" {group}"
+            for key, ours in names.items():
+                value = result.published_as_run[f"{ours}{suffix}_as_listed"]
+                assert value == close(100 * numbers[key]), (entry["predictions"], group, key)
+
+
+def test_vue_tr_v2_as_published(owners):
+    """The table of its owner, to two decimals."""
+    folder, _ = owners
+    gt = folder / "annotations/vue_tr_v2/VUE-TRv2_ground_truth.json"
+    files = {"Vidi2": "Vidi2", "Gemini-3-Pro": "Gemini-3-Pro-Prev", "GPT-5": "GPT-5"}
+    for model, shown in find("vue_tr_v2").peers.items():
+        path = folder / f"predictions/vue_tr_v2/owner_{files[model]}.json"
+        as_run = score("vue_tr_v2", path, gt, published=True).published_as_run
+        for name, value in shown.items():
+            assert as_run[f"{name}_as_listed"] == pytest.approx(value, abs=0.00501), (model, name)
+
+
+def test_rextime_as_its_owner_scores(owners):
+    folder, reference = owners
+    gt = folder / "annotations/rextime/rextime_val.jsonl"
+    for entry in reference["rextime"]:
+        result = score("rextime", folder / entry["predictions"], gt, published=True)
+        numbers = entry["numbers"]
+        full, as_run = numbers.get("full", {}), result.published_as_run
+        if "VQA" in numbers:
+            assert as_run["VQA_rounded"] == close(100 * numbers["VQA"])
+        for threshold, value in full.get("MR-R1", {}).items():
+            assert as_run[f"R1@{threshold}_rounded"] == close(value)
+        for name, value in full.get("VQA,mIoU", {}).items():
+            assert as_run[f"{name}_rounded"] == close(100 * value)
+        for name, value in numbers.get("unrounded", {}).items():
+            scale = 100 if name.startswith("VQA") else 1
+            assert result.metrics[name] == close(scale * value)
+
+
+PARSED_BY = {
+    "timelens compute_metrics extract_time": "clock, then range",
+    "timelens2 VUE/MomentSeeker/Ego4D spans (before floor/ceil)": "signed pairs",
+    "time-r1 evaluate.extract_answer": "last range in words",
+    "unitime inference": "all numbers",
+}
+
+
+def test_texts_are_read_as_their_owners_read_them(owners):
+    folder, _ = owners
+    nothing = ([None, None], [[-1, -1]], [])
+    for entry in json.loads((folder / "parsing.json").read_text())["texts"]:
+        for owner, name in PARSED_BY.items():
+            expected = entry["parsed"][owner]
+            expected = [] if expected in nothing else expected
+            if name == "last range in words" and expected:
+                expected = [expected]
+            read = [list(one) for one in time_texts.PARSERS[name](entry["text"])]
+            assert read == expected, (owner, entry["text"])
+
+
+# -------------------------------------------------------------------------- files made by hand
+
+
+@pytest.mark.parametrize("parse", time_texts.PARSERS.values())
+@given(st.floats(0, 9999).map(lambda x: round(x, 2)), st.floats(0, 9999).map(lambda x: round(x, 2)))
+def test_what_we_write_is_read_by_all(parse, start, end):
+    """As docs/METRICS.md advises; the parser that wants words gets them."""
+    texts = [f"{start:.2f} - {end:.2f} seconds", f"{start:.2f} to {end:.2f} seconds"]
+    assert [(start, end)] in [parse(text) for text in texts]
+
+
+ANNOTATIONS = {
+    "timelens_charades": (
+        "charades-timelens.json",
+        {"V1": {"duration": 20, "spans": [[1, 9], [2.5, 4]], "queries": [" a  man. ", "He sits"]}},
+    ),
+    "tvgbench": (
+        "tvgbench.json",
+        [
+            {
+                "path": "x/V1.mp4", "question": "a man", "answer": "1.0-9.5", "start": None,
+                "end": None, "duration": 20.0, "source": "raw/a-b_test.json",
+            },
+            {
+                "path": "x/V1.mp4", "question": "he sits", "answer": "2.0-4.0", "start": 5.0,
+                "end": 15.0, "duration": 10.0, "source": "raw/c.json",
+            },
+        ],
+    ),
+    "vue_tr_v2": (
+        "VUE-TRv2_ground_truth.json",
+        [
+            {
+                "query_id": i, "video_id": "V1", "duration": 20.0, "query": f"q{i}", "gt": gt,
+                "duration_category": "short", "query_format": "phrase", "query_modality": "vision",
+            }
+            for i, gt in enumerate([[[1, 9], [12, 14]], [[3, 5]]])
+        ],
+    ),
+    "rextime": (
+        "rextime_val.jsonl",
+        "".join(
+            json.dumps({"qid": f"q{i}", "query": "why?", "vid": "V1", "duration": 20,
+                        "relevant_windows": [[i, i + 5]], "ans": "A"}) + "\n"
+            for i in range(2)
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=ANNOTATIONS)
+def made(request, tmp_path):
+    """A benchmark over a prepared annotation, and its annotation."""
+    name, (file_name, value) = request.param, ANNOTATIONS[request.param]
+    text = value if isinstance(value, str) else json.dumps(value)
+    (tmp_path / "official").mkdir()
+    (tmp_path / "official" / file_name).write_text(text)
+    report = prepare(official_data()[name], tmp_path / "official", tmp_path / "made")
+    assert report.queries == 2 and report.videos == 1
+    annotation = tmp_path / "made" / file_name
+    (tmp_path / "config.json").write_text("{}")
+    settings = Settings(
+        checkpoint=tmp_path, benchmark=name, annotation=annotation, video_root=tmp_path,
+        out_dir=tmp_path, device="cpu",
+    )  # fmt: skip
+    return find(name)(settings), annotation
+
+
+def answers_of(benchmark, change=lambda events: events):
+    queries = list(benchmark.queries())
+    assert len(queries) == 2
+    return [
+        (query, Answer("<TIME_STAMP>", tuple(change(benchmark.truth(query))), 20.0))
+        for query in queries
+    ]
+
+
+def test_perfect_answers_are_perfect(made, tmp_path):
+    benchmark, annotation = made
+    path = benchmark.write(answers_of(benchmark), tmp_path)
+    assert path.name in benchmark.predictions
+    metrics = score(benchmark.name, path, annotation).metrics
+    for name in benchmark.headline:
+        # An IoU of 1 does not exceed the last threshold, 1.
+        perfect = 99.5 if (benchmark.name, name) == ("vue_tr_v2", "IoU") else 100
+        assert name.startswith("VQA") or metrics[name] == pytest.approx(perfect), name
+
+
+def test_missing_and_silent_answers_are_misses(made, tmp_path):
+    benchmark, annotation = made
+    first, second = answers_of(benchmark)
+    answered = [(first[0], None), second]
+    result = score(benchmark.name, benchmark.write(answered, tmp_path), annotation, published=True)
+    assert result.counts["missing"] == 1
+    assert result.metrics["mIoU"] == pytest.approx(50)
+    silent = [(first[0], Answer("I see none.", (), 20.0)), second]
+    result = score(benchmark.name, benchmark.write(silent, tmp_path), annotation)
+    assert result.counts["missing"] == 0 and result.metrics["mIoU"] == pytest.approx(50)
+
+
+def test_reversed_answers_overlap_nothing(made, tmp_path):
+    benchmark, annotation = made
+    if benchmark.name == "vue_tr_v2":
+        pytest.skip("its answers are sets, whose reversed intervals are turned round")
+    answered = answers_of(benchmark, lambda events: [Event(events[0].end, events[0].start)])
+    result = score(benchmark.name, benchmark.write(answered, tmp_path), annotation)
+    assert result.metrics["mIoU"] == 0 and result.counts["reversed"] == 2
+
+
+def test_files_of_another_benchmark_are_refused(made, tmp_path):
+    benchmark, annotation = made
+    for text in ("[]", "{}", '{"a": 1}', '[{"qid": 1}]', "no JSON", '{"qid": "x"}'):
+        path = tmp_path / benchmark.predictions[0]
+        path.write_text(text)
+        with pytest.raises(FileError, match="results.json"):
+            result = score(benchmark.name, path, annotation)
+            # An empty list of answers is a file of misses.
+            assert result.counts["missing"] == 2
+            raise FileError(str(path))
+
+
+intervals = st.tuples(st.integers(0, 50), st.integers(0, 50))
+
+
+@given(st.lists(intervals, max_size=6), st.lists(intervals, max_size=6))
+def test_sets_count_every_second_once(first, second):
+    first, second = (merged([tuple(sorted(one)) for one in part]) for part in (first, second))
+    a, b = ({t for s, e in part for t in range(s, e)} for part in (first, second))
+    if first and second and a | b:
+        assert set_iou(first, second) == pytest.approx(len(a & b) / len(a | b))
+    precision, recall = precision_recall(first, second)
+    assert precision == (pytest.approx(len(a & b) / len(a)) if a else None)
+    assert recall == (pytest.approx(len(a & b) / len(b)) if b else None)
