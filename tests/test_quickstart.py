@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distime import DisTime
 from distime.benchmarks.charades import synthetic_queries
+from distime.cli import main
 from distime.data.checking import check
 from distime.data.curriculum import STAGES, write_curriculum
 from distime.data.synthetic import Event, SyntheticVideo, write_videos
 from distime.demo.responder import FIND, Limits, Responder
 from distime.quickstart import (
+    EXPECTED_MIOU,
+    QuickstartResult,
     QuickstartSettings,
     Stage,
     best_constant,
@@ -43,6 +47,17 @@ def test_every_part_runs(tmp_path):
     written = weights.stat().st_mtime_ns
     again = run(out, settings)  # what is finished is kept
     assert weights.stat().st_mtime_ns == written and again.trained == result.trained
+
+
+def test_the_command_says_what_to_expect(tmp_path, monkeypatch, capsys):
+    scores = dict.fromkeys(("mIoU", "R1@0.3", "R1@0.5", "R1@0.7"), 50.0)
+    result = QuickstartResult(scores, scores, scores, 1.0, {"training": 9.0}, tmp_path / "a.png")
+    monkeypatch.setattr("distime.quickstart.run", lambda *_: result)
+    assert main(["quickstart", "--output", str(tmp_path)]) == 0
+    low, high = EXPECTED_MIOU
+    assert f"to be expected: trained mIoU from {low} to {high}" in capsys.readouterr().out
+    readme = Path(__file__).parents[1] / "README.md"
+    assert f"Expect a trained mIoU from {low} to {high}" in readme.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from transformers import (
     InternVLForConditionalGeneration,
     LlavaForConditionalGeneration,
     LlavaOnevisionForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3VLForConditionalGeneration,
 )
 
@@ -18,6 +19,7 @@ PLAIN_CLASS = {
     "internvl": InternVLForConditionalGeneration,
     "llava_onevision": LlavaOnevisionForConditionalGeneration,
     "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
     "llava": LlavaForConditionalGeneration,
 }
 
@@ -39,17 +41,28 @@ def llava_onevision(model, inputs):
     return kept | {"pixel_values": pixels, "image_sizes": torch.tensor([row[1:]])}
 
 
-def qwen3_vl(model, inputs):
-    """A video is one row of the grid there, of as many frames as it has slots."""
+def qwen(model, inputs, one_row):
+    """Frames have names of their own there, and all tokens a kind."""
     ids, config = inputs["input_ids"], model.config
     is_image, is_video = ids == config.image_token_id, ids == config.video_token_id
     kept = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     kept["mm_token_type_ids"] = is_image.int() + 2 * is_video.int()
     pixels, grid = inputs.get("pixel_values"), inputs.get("image_grid_thw")
     if is_video.any():
-        grid = torch.tensor([[len(grid), *grid[0, 1:].tolist()]])
+        if one_row:
+            grid = torch.tensor([[len(grid), *grid[0, 1:].tolist()]])
         return kept | {"pixel_values_videos": pixels, "video_grid_thw": grid}
     return kept | ({"pixel_values": pixels, "image_grid_thw": grid} if is_image.any() else {})
+
+
+def qwen3_vl(model, inputs):
+    """A video is one row of the grid, of as many frames as it has slots."""
+    return qwen(model, inputs, one_row=True)
+
+
+def qwen2_5_vl(model, inputs):
+    """A video has text between its slots, which each must be a row then."""
+    return qwen(model, inputs, one_row=False)
 
 
 PLAIN_INPUTS = {
@@ -57,4 +70,5 @@ PLAIN_INPUTS = {
     "llava": same,
     "llava_onevision": llava_onevision,
     "qwen3_vl": qwen3_vl,
+    "qwen2_5_vl": qwen2_5_vl,
 }

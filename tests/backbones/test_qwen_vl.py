@@ -1,4 +1,4 @@
-"""Qwen3-VL against the library: positions, sizes, pixels, and its base checkpoints."""
+"""Qwen-VL against the library: positions, sizes, pixels, and its base checkpoints."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import Qwen3VLForConditionalGeneration
+from safetensors.torch import save_file
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as image_size
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
+from distime.backbones import BACKBONES
 from distime.backbones.pixels import ImageError
-from distime.backbones.qwen_vl import QwenVLSettings, slot_means
+from distime.backbones.qwen_vl import Qwen2_5VLSettings, QwenVLSettings, slot_means
 from distime.backbones.qwen_vl.pictures import fitting_size, patches
 from distime.backbones.qwen_vl.positions import batch_positions, sequence_positions, sides_of
 from distime.tiny import word_tokenizer, write_tiny_checkpoint
@@ -100,34 +102,66 @@ def test_a_slot_has_the_middle_of_its_frames_times():
     assert slot_means([0.0, 1.0, 4.0], 2) == [0.5, 4.0]
 
 
-def test_a_base_checkpoint_gets_time(folder, tmp_path):
-    """As on the hub: the plain model, spare rows behind its tokens, settings in three files."""
-    ours = DisTimeForConditionalGeneration.from_pretrained(folder)
+PLAIN = {
+    "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "old"), [("qwen3_vl", False), ("qwen2_5_vl", False), ("qwen2_5_vl", True)]
+)
+def test_a_base_checkpoint_gets_time(backbone, old, tmp_path):
+    """As on the hub: the plain model, spare rows behind its tokens, settings of the library's.
+
+    Old ones have the language model's fields at the top, and no name for its tensors.
+    """
     tokens = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     tokenizer = word_tokenizer(WORDS, tokens)
-    config = ours.config.to_dict() | {"model_type": "qwen3_vl", "tie_word_embeddings": False}
+    one = BACKBONES[backbone]
+    with_time = word_tokenizer(WORDS, one.template_class.added_tokens)
+    sizes = {"image_size": 56, "patch_size": 14, "hidden_size": 32, "num_layers": 2}
+    ours, _ = one.tiny(with_time, num_frames=4, **sizes)
+    config = ours.config.to_dict() | {"model_type": backbone, "tie_word_embeddings": False}
     config["text_config"] |= {"vocab_size": len(tokenizer) + 5, "tie_word_embeddings": False}
     for name in ("image", "video"):
         config[f"{name}_token_id"] = tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>")
-    plain = Qwen3VLForConditionalGeneration(Qwen3VLForConditionalGeneration.config_class(**config))
-    plain.save_pretrained(tmp_path)
+    plain = PLAIN[backbone](PLAIN[backbone].config_class(**config))
+    tensors = plain.state_dict()
+    if old:
+        tensors = {
+            name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): one
+            for name, one in tensors.items()
+        }
+        config |= config.pop("text_config") | {"model_type": backbone}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config, default=str))
     tokenizer.save_pretrained(tmp_path)
     size = {"shortest_edge": 3136, "longest_edge": 784000}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+
     model, info = DisTimeForConditionalGeneration.from_pretrained(
         tmp_path, output_loading_info=True
     )
     processor = DisTimeProcessor.from_pretrained(tmp_path)
     processor.check_model(model.config)
     assert processor.settings.image_max_pixels == 784000
-    assert processor.settings.patch_size == ours.config.vision_config.patch_size
+    assert processor.settings.patch_size == 14
     assert all(name.startswith(("time_encoder", "time_decoder")) for name in info["missing_keys"])
-    old, new = plain.state_dict(), model.state_dict()
+    before, after = plain.state_dict(), model.state_dict()
     ids = [processor.token_ids.time_stamp, processor.token_ids.frame_time_ref]
-    for name, tensor in old.items():
+    for name, tensor in before.items():
         kept = torch.ones(len(tensor), dtype=torch.bool)
         if name.endswith(("embed_tokens.weight", "lm_head.weight")):
             kept[ids] = False
-        assert torch.equal(new[name][kept], tensor[kept]), name
-    mean = old["lm_head.weight"][: len(tokenizer)].mean(0)
-    torch.testing.assert_close(new["lm_head.weight"][ids], mean.expand(2, -1))
+        assert torch.equal(after[name][kept], tensor[kept]), name
+    mean = before["lm_head.weight"][: len(tokenizer)].mean(0)
+    torch.testing.assert_close(after["lm_head.weight"][ids], mean.expand(2, -1))
+
+
+def test_frames_of_qwen2_5_are_of_some_size_each():
+    backbone, settings = BACKBONES["qwen2_5_vl"], Qwen2_5VLSettings()
+    few = backbone.video_media(2, (320, 180), settings)  # enlarged: 128 tokens at least
+    assert few.num_frames == 1 and few.tokens_per_image >= 128
+    many = backbone.video_media(2, (4000, 2000), settings)
+    assert many.tokens_per_image <= 768

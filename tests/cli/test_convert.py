@@ -285,3 +285,18 @@ def test_tokens_beyond_the_embedding_are_an_error_everywhere(tmp_path, rows, cap
         assert (
             f"ids up to {last} " in message and f"embedding has {last + 1 + rows} rows" in message
         )
+
+
+@pytest.mark.parametrize("name", ["time_token_id", "frame_time_token_id", "image_token_id"])
+def test_token_ids_of_another_model_are_an_error_everywhere(tmp_path, name, capsys):
+    ours = write_ours(tmp_path, "qwen2")
+    config = json.loads((ours / "config.json").read_text())
+    (ours / "config.json").write_text(json.dumps(config | {name: config[name] - 1}))
+    (tmp_path / "meta.json").write_text("{}")
+    for command in (
+        ["convert", ours, tmp_path / "x"],
+        ["check", tmp_path / "meta.json", "--checkpoint", ours],
+    ):
+        assert main([str(word) for word in command]) == 1
+        message = capsys.readouterr().err
+        assert f"is {config[name]} here, {config[name] - 1} there" in message

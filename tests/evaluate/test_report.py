@@ -189,6 +189,18 @@ def test_examples_are_what_they_are_called(fits, count, is_choice):
         assert max(fits) not in shown["worst"] and min(fits) not in shown["best"]
 
 
+def test_the_table_and_the_pages_find_the_same_runs(hand_made, capsys, tmp_path):
+    """A results folder, the folder of one run, and one that is named otherwise."""
+    elsewhere = tmp_path / "kept" / "another name"
+    shutil.copytree(hand_made, elsewhere)
+    for folder in (hand_made.parents[1], hand_made, elsewhere, elsewhere.parent):
+        assert main(["report", str(folder)]) == 0
+        table = capsys.readouterr().out
+        assert "| Charades-STA | mIoU | 37.50 |" in table
+        assert main(["report", str(folder), "--html"]) == 0
+        assert "report.html" in capsys.readouterr().out
+
+
 def test_an_index_leads_to_every_run(hand_made, capsys):
     root = hand_made.parents[1]
     for name in ("other & 1", "without predictions"):

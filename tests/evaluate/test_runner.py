@@ -11,7 +11,7 @@ from distime.cli import main
 from distime.data.video_finder import VideoFinder
 from distime.evaluate import Settings, SettingsError, run
 from distime.evaluate.answering import Answerer
-from evaluate.tiny_benchmarks import settings_of
+from evaluate.tiny_benchmarks import RUNS, settings_of
 
 
 @pytest.fixture
@@ -69,6 +69,23 @@ def test_a_limit_can_be_raised(charades, videos):
     result = run(Settings(**charades))
     assert result.run["timing"]["videos"] == 3
     assert result.run["counts"]["queries"] == sum(len(spec.events) for spec in videos[1])
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if "dvc" not in name])
+def test_a_limit_scores_what_was_asked(name, checkpoint, videos, tmp_path, one_process):
+    """Perfect answers to the first queries are perfect, and the table says how many these were."""
+    settings = settings_of(name, tmp_path, *videos)
+    settings |= {"checkpoint": checkpoint, "out_dir": tmp_path / "out"}
+    if name == "nextgqa 1":
+        return  # an earlier stage is not scored
+    if name == "nextgqa 2":
+        settings["timestamps"] = one_process["nextgqa 1"][0]["out_dir"] / "result_timestamp.json"
+    result = run(Settings(**settings, limit=1))
+    counts = result.score.counts
+    assert counts.get("queries", counts.get("questions")) == 1
+    assert sum(n for key, n in counts.items() if key.startswith("missing")) == 0
+    shown = result.score.table()
+    assert "1 queries" in shown and "--limit" in shown
 
 
 def test_changed_questions_are_asked_again(charades):

@@ -119,6 +119,66 @@ def test_rextime_as_its_owner_scores(owners):
             assert result.metrics[name] == close(scale * value)
 
 
+def test_tacos_as_its_owners_score(owners):
+    folder, reference = owners
+    gt = folder / "annotations/tacos/tacos_test_release.jsonl"
+    for entry in reference["tacos_lighthouse"] + reference["tacos_moment_detr"]:
+        result = score("tacos", folder / entry["predictions"], gt, published=True)
+        as_run, numbers = result.published_as_run, entry["numbers"]
+        for name, value in numbers["owner"]["full"]["MR-mAP"].items():
+            ours = "mAP-average" if name == "average" else f"mAP@{name}"
+            assert as_run[f"{ours}_rounded"] == close(value)
+        for name, value in numbers["owner"]["full"]["MR-R1"].items():
+            assert as_run[f"R1@{name}_rounded"] == close(value)
+        names = {"mAP_average": "mAP-average", "mean_paired_iou": "mIoU"}
+        for name, value in numbers.get("unrounded", {}).items():
+            assert result.metrics[names.get(name, name)] == close(value), name
+    gt = folder / "annotations/tacos/unitime_tacos_test_all.json"
+    for entry in reference["tacos_unitime"]:
+        result = score("tacos", folder / entry["predictions"], gt, published=True)
+        assert_summed(result.published_as_run, entry["numbers"])
+
+
+def assert_summed(as_run, numbers):
+    for name in ("R1@0.3", "R1@0.5", "R1@0.7"):
+        assert as_run[f"{name}_summed"] == close(numbers[name])
+    # The mean of float32 depends on the order in which it is taken.
+    assert as_run["mIoU_summed"] == pytest.approx(numbers["mIoU"], abs=2e-5)
+
+
+def test_ego4d_nlq_as_its_owners_score(owners):
+    folder, reference = owners
+    annotations = folder / "annotations/ego4d_nlq"
+    for entry in reference["ego4d_nlq"]:
+        gt = annotations / "SYNTHETIC_nlq_val.json"
+        result = score("ego4d_nlq", folder / entry["predictions"], gt, published=True)
+        numbers = {k: v for k, v in entry["numbers"].items() if isinstance(v, float)}
+        expected = {f"{name}_of_answered": close(value) for name, value in numbers.items()}
+        assert result.published_as_run == expected
+        assert len(result.warnings) == (entry["numbers"]["mIoU"] == "nan")
+    (entry,) = reference["ego4d_nlq_unitime"]
+    gt = annotations / "unitime_ego4d_val_all.json"
+    result = score("ego4d_nlq", folder / entry["predictions"], gt, published=True)
+    assert_summed(result.published_as_run, entry["numbers"])
+    (entry,) = reference["timelens2_ego4d_nlq"]
+    gt = annotations / "SYNTHETIC_ego4d_nlq_val_v2.jsonl"
+    result = score("ego4d_nlq", folder / entry["predictions"], gt, published=True)
+    overall = {k: v for k, v in entry["numbers"]["overall"].items() if isinstance(v, float)}
+    assert result.published_as_run == {f"{k}_of_sets": close(100 * v) for k, v in overall.items()}
+
+
+def test_momentseeker_as_timelens2_scores(owners):
+    folder, reference = owners
+    (entry,) = reference["momentseeker"]
+    gt = folder / "annotations/momentseeker/SYNTHETIC_t2v.json"
+    result = score("momentseeker", folder / entry["predictions"], gt, published=True)
+    groups = {"": entry["numbers"]["overall"]}
+    groups |= {f" {task}": numbers for task, numbers in entry["numbers"]["by_task"].items()}
+    for suffix, numbers in groups.items():
+        for name in ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7"):
+            assert result.metrics[f"{name}{suffix}"] == close(100 * numbers[name])
+
+
 PARSED_BY = {
     "timelens compute_metrics extract_time": "clock, then range",
     "timelens2 VUE/MomentSeeker/Ego4D spans (before floor/ceil)": "signed pairs",
@@ -177,6 +237,30 @@ ANNOTATIONS = {
                 "duration_category": "short", "query_format": "phrase", "query_modality": "vision",
             }
             for i, gt in enumerate([[[1, 9], [12, 14]], [[3, 5]]])
+        ],
+    ),
+    "tacos": (
+        "tacos_test_release.jsonl",
+        "".join(
+            json.dumps({"qid": f"V1_{i}", "query": "the same", "vid": "V1", "duration": 20,
+                        "relevant_windows": [[i, i + 5]]}) + "\n"
+            for i in range(2)
+        ),
+    ),
+    "ego4d_nlq": (
+        "nlq_val.json",
+        {"videos": [{"clips": [{"clip_uid": "V1", "annotations": [
+            {"annotation_uid": "a", "language_queries": [
+                {"query": "where?", "clip_start_sec": 1, "clip_end_sec": 5},
+                {"query": "when?", "clip_start_sec": 2.5, "clip_end_sec": 9.5},
+            ]},
+        ]}]}]},
+    ),
+    "momentseeker": (
+        "t2v.json",
+        [
+            {"qry_text": "a", "src_video_path": "x/V1", "task": "t", "answering_time_interval": t}
+            for t in ([[1, 5], [7, 9]], [], [[2, 4]])
         ],
     ),
     "rextime": (
@@ -240,9 +324,20 @@ def test_missing_and_silent_answers_are_misses(made, tmp_path):
     assert result.counts["missing"] == 0 and result.metrics["mIoU"] == pytest.approx(50)
 
 
+def test_only_what_was_asked_counts(made, tmp_path):
+    benchmark, annotation = made
+    first, _ = answers_of(benchmark)
+    only = {benchmark.scored_key(first[0])}
+    path = benchmark.write([first], tmp_path)
+    result = score(benchmark.name, path, annotation, only=only)
+    assert result.counts["queries"] == 1 and result.counts["missing"] == 0
+    assert result.metrics["mIoU"] == pytest.approx(100)
+    assert "the 1 queries that were asked" in result.warnings[0]
+
+
 def test_reversed_answers_overlap_nothing(made, tmp_path):
     benchmark, annotation = made
-    if benchmark.name == "vue_tr_v2":
+    if benchmark.name in ("vue_tr_v2", "momentseeker"):
         pytest.skip("its answers are sets, whose reversed intervals are turned round")
     answered = answers_of(benchmark, lambda events: [Event(events[0].end, events[0].start)])
     result = score(benchmark.name, benchmark.write(answered, tmp_path), annotation)

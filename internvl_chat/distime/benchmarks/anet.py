@@ -8,7 +8,7 @@ it (an IoU of exactly 0.5 is then a miss) and ``counts`` says how many ties it d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Hashable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +75,14 @@ class Anet(Benchmark):
         return [Event(*query.item[2])]
 
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score an ActivityNet ``results.json`` against ``val_2.json``."""
         predictions, duplicates = read_predictions(pred_path)
         videos = read_ground_truth(gt_path)
@@ -87,7 +94,7 @@ class Anet(Benchmark):
             "are these predictions of another benchmark or split?",
         )
         counts = {"duplicate_keys": duplicates, "unknown": len(predictions.keys() - known)}
-        return evaluate(predictions, videos, published=published, counts=counts)
+        return evaluate(predictions, videos, published=published, counts=counts, only=only)
 
     @staticmethod
     def convert(source: Source, keep: Keep) -> Conversion:
@@ -112,8 +119,16 @@ def evaluate(
     *,
     published: bool = False,
     counts: dict[str, int] | None = None,
+    only: Collection[Hashable] | None = None,
 ) -> Result:
     """Score predictions that are already in memory; ``counts`` are passed on.
+
+    Args:
+        predictions: by key.
+        videos: the annotated ones.
+        published: also compute what the published scorer gives.
+        counts: passed on.
+        only: keys of the sentences that count, by default all.
 
     Raises:
         FileError: there is no sentence to score.
@@ -123,6 +138,8 @@ def evaluate(
     pairs: list[tuple[Interval, Interval]] = []
     for name, video in videos.items():
         for index, window in enumerate(video.windows):
+            if only is not None and f"{name}-{index}" not in only:
+                continue
             predicted = predictions.get(f"{name}-{index}")
             if predicted is None:
                 tally["missing"] += 1

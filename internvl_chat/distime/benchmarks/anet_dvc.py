@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,13 @@ from typing import Any, Literal
 import numpy as np
 
 from distime.benchmarks import anet
-from distime.benchmarks.base import Answered, Benchmark, Query, captioned_events
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    captioned_events,
+    restricted,
+)
 from distime.benchmarks.result import Result
 from distime.files import FileError, read_text, write_text
 from distime.metrics import ptb
@@ -110,6 +116,7 @@ class AnetDVC(Benchmark):
         gt_path: Path,
         *,
         published: bool = False,
+        only: Collection[Hashable] | None = None,
         time_unit: TimeUnit = "seconds",
         task: Task = "captioning",
     ) -> Result:
@@ -123,7 +130,7 @@ class AnetDVC(Benchmark):
             task: which lines to score.
         """
         log = read_log(pred_path, time_unit)
-        annotations = anet.read_ground_truth(gt_path)
+        annotations = restricted(anet.read_ground_truth(gt_path), only)
         if task == "grounding":
             return score_grounding(log, annotations, str(pred_path))
         expect(

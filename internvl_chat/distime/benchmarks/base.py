@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -170,6 +170,11 @@ class Benchmark(ABC):
         """How a multiple choice was answered, for reports; None where the answer names times."""
         return None
 
+    @staticmethod
+    def scored_key(query: Query) -> Hashable:
+        """What `score` knows a query by, for its ``only``."""
+        return query.id
+
     @classmethod
     def score(
         cls,
@@ -177,6 +182,7 @@ class Benchmark(ABC):
         ground_truth: Path | None,
         *,
         published: bool = False,
+        only: Collection[Hashable] | None = None,
         **options: Any,
     ) -> Result:
         """Score prediction files.
@@ -185,6 +191,8 @@ class Benchmark(ABC):
             predictions: what `write` wrote, or the owners' format; several if `file_limit` allows.
             ground_truth: the annotation that the metric reads.
             published: also compute what the published scorer gives, defects included.
+            only: `scored_key` of the queries that count, where only some were asked. A benchmark
+                that does not take this is always scored against all.
             options: those of `score_options`.
 
         Raises:
@@ -235,3 +243,8 @@ def rounded_intervals(answer: Answer) -> list[list[float]]:
 def captioned_events(answer: Answer) -> list[Event]:
     """The events of a dense caption. A time without words describes nothing and is left out."""
     return [event for event in answer.events if event.text]
+
+
+def restricted(truth: Mapping[Any, Any], only: Collection[Hashable] | None) -> dict[Any, Any]:
+    """Return the truth of the keys that count, see `Benchmark.score`."""
+    return {key: value for key, value in truth.items() if only is None or key in only}

@@ -11,7 +11,7 @@ taking the mean and divides by N + 1e-5; ``published=True`` reports that beside 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,11 +80,27 @@ class Charades(Benchmark):
         """The annotated windows."""
         return [Event(*window) for window in query.item["relevant_windows"]]
 
+    @staticmethod
+    def scored_key(query: Query) -> Hashable:
+        """Its video and words."""
+        return query.video, query.item["query"].strip()
+
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score a Charades-STA ``results.json`` against ``charades_sta_test.json``."""
         predictions, duplicates = read_predictions(pred_path)
-        queries = read_ground_truth(gt_path)
+        queries = [
+            query
+            for query in read_ground_truth(gt_path)
+            if only is None or (query.video, query.text) in only
+        ]
         known = {(query.video, query.text) for query in queries}
         expect(
             not predictions or known & predictions.keys(),

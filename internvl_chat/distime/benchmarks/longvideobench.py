@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from distime.benchmarks.base import (
     Benchmark,
     Choice,
     Query,
+    restricted,
 )
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
@@ -123,7 +124,14 @@ class LongVideoBench(Benchmark):
             raise VideoError(f"{path}: its subtitles cannot be read ({error}): {file}") from None
 
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path | None,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score ``result.json``; with ``lvb_val.json`` also by group, unanswered ones as wrong."""
         value, _ = read_json(pred_path, "LongVideoBench result.json")
         expect(isinstance(value, list), str(pred_path), "give result.json, the list of answers.")
@@ -144,7 +152,9 @@ class LongVideoBench(Benchmark):
                 "no annotation given: no groups, and missing questions are not noticed."
             )
         else:
-            metrics = _by_group(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+            metrics = _by_group(
+                rows, restricted(read_ground_truth(gt_path), only), counts, pred_path, gt_path
+            )
         warnings += unread_warning(unread, len(rows))
         as_run = {}
         if published:

@@ -18,7 +18,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,9 +176,19 @@ class NextGQA(Benchmark):
         path = self.settings.ground_truth
         return self.read_annotation(path, flag="ground-truth") if path.is_file() else {}
 
+    @staticmethod
+    def scored_key(query: Query) -> Hashable:
+        """Its video and number, without its type."""
+        return "_".join(query.id.split("_")[1:])
+
     @classmethod
     def score(
-        cls, pred_path: Path | Sequence[Path], gt_path: Path, *, published: bool = False
+        cls,
+        pred_path: Path | Sequence[Path],
+        gt_path: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
     ) -> Result:
         """Score ``result.json``, or its halves ``result_qa.json`` and ``result_gd.json``.
 
@@ -190,7 +200,11 @@ class NextGQA(Benchmark):
         """
         paths = [pred_path] if isinstance(pred_path, Path) else list(pred_path)
         answers, spans, counts = read_predictions(paths)
-        questions = read_ground_truth(gt_path)
+        questions = [
+            question
+            for question in read_ground_truth(gt_path)
+            if only is None or question.key in only
+        ]
         known = {question.key for question in questions}
         for part in (answers, spans):
             expect(

@@ -19,14 +19,21 @@ import ast
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.benchmarks.base import Answered, Benchmark, Query, rounded_intervals
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    restricted,
+    rounded_intervals,
+)
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_json, write_json
+from distime.metrics.average_precision import interpolated
 from distime.metrics.intervals import NO_ANSWER, Interval, overlap, reaches
 from distime.processing.answers import Event
 from distime.processing.questions import moment_retrieval_question
@@ -88,7 +95,14 @@ class QVHighlights(Benchmark):
         return [Event(*window) for window in query.item["relevant_windows"]]
 
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path | None, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path | None,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score a QVHighlights ``results.json``.
 
         With the annotation (``val.json``) every annotated query counts, answered or not. Without it
@@ -109,7 +123,8 @@ class QVHighlights(Benchmark):
                 "missing there are not noticed; name val.json with --gt."
             )
         else:
-            queries, ranked = _join(rows, read_ground_truth(gt_path), counts, pred_path, gt_path)
+            truth = restricted(read_ground_truth(gt_path), only)
+            queries, ranked = _join(rows, truth, counts, pred_path, gt_path)
         result = evaluate(queries, ranked)
         counts = {**result.counts, **counts}
         as_run: dict[str, float] = {}
@@ -241,43 +256,8 @@ def published_as_run(queries: Sequence[Windows]) -> dict[str, float]:
 def average_precision(
     query: Windows, thresholds: Sequence[float] = THRESHOLDS, *, nan_is_match: bool = False
 ) -> list[float]:
-    """Average precision of one query at each threshold, in [0, 1].
-
-    ``nan_is_match`` keeps what comparing with NaN does in the published scorer, where a reversed
-    window whose union with an annotated one is 0 counts as a match.
-    """
-    table = [[_true_iou(p, window) for window in query.windows] for p in query.predicted]
-    if nan_is_match:
-        table = [[math.inf if math.isnan(v) else v for v in row] for row in table]
-    else:
-        table = [[0.0 if math.isnan(v) else v for v in row] for row in table]
-    orders = [sorted(range(len(row)), key=row.__getitem__)[::-1] for row in table]
-    values = []
-    for threshold in thresholds:
-        taken: set[int] = set()
-        matches = []
-        for row, order in zip(table, orders, strict=True):
-            free = (j for j in order if j not in taken and row[j] >= threshold)
-            match = next(free, None)
-            matches.append(match is not None)
-            if match is not None:
-                taken.add(match)
-        values.append(_interpolated_area(matches, len(query.windows)))
-    return values
-
-
-def _interpolated_area(matches: Sequence[bool], positives: int) -> float:
-    """Area under precision over recall, precision made monotone from the right."""
-    found, recalls, precisions = 0, [0.0], [0.0]
-    for rank, match in enumerate(matches, 1):
-        found += match
-        recalls.append(found / positives)
-        precisions.append(found / rank)
-    area = ceiling = 0.0
-    for i in range(len(matches), 0, -1):
-        ceiling = max(ceiling, precisions[i])
-        area += (recalls[i] - recalls[i - 1]) * ceiling
-    return area
+    """Average precision of one query at each threshold, see `distime.metrics.average_precision`."""
+    return interpolated(query.predicted, query.windows, thresholds, nan_is_match=nan_is_match)
 
 
 def _mean_average_precision(
@@ -310,12 +290,6 @@ def _hull_iou(a: Interval, b: Interval) -> float:
     # overlap they are the same length but round differently, which decides ties.
     hull = max(a[1], b[1]) - min(a[0], b[0])
     return overlap(a, b) / hull if hull else 0.0
-
-
-def _true_iou(a: Interval, b: Interval) -> float:
-    intersection = overlap(a, b)
-    union = (a[1] - a[0]) + (b[1] - b[0]) - intersection
-    return intersection / union if union else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import pkgutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -148,6 +149,7 @@ def score(
     gt_path: str | Path | None = None,
     *,
     published: bool = False,
+    only: Collection[Hashable] | None = None,
     **options: Any,
 ) -> Result:
     """Score a prediction file; the door used by the command, the scripts and evaluation.
@@ -157,6 +159,7 @@ def score(
         pred_path: the predictions (formats: docs/METRICS.md); some benchmarks take several files.
         gt_path: the annotations; by default the benchmark's file under ``data_example/``.
         published: also compute what the published scorer gives.
+        only: `Benchmark.scored_key` of the queries that count; a warning says how many these are.
         options: what only some benchmarks take (`Benchmark.score_options`).
 
     Returns:
@@ -184,9 +187,18 @@ def score(
                 f"{gt}: no such file; put the official annotation there or name it with --gt."
             )
         gt = None
+    warnings = []
+    if only is not None and "only" in inspect.signature(benchmark.score).parameters:
+        options["only"] = only
+        warnings = [f"scored are the {len(only)} queries that were asked, and no others (--limit)."]
+    elif only is not None and benchmark.scored_by_annotation:
+        warnings = [f"{len(only)} queries were asked (--limit); all others count as misses."]
+    elif only is not None:
+        warnings = [f"{len(only)} queries were asked (--limit)."]
     result = benchmark.score(
         files[0] if len(files) == 1 else files, gt, published=published, **options
     )
+    result = replace(result, warnings=(*warnings, *result.warnings))
     read = {"predictions": ", ".join(map(str, files)), **({"ground_truth": str(gt)} if gt else {})}
     return replace(result, files=read)
 

@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distime.benchmarks.base import Answered, Benchmark, Query
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    restricted,
+)
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_text, write_text
@@ -75,10 +80,17 @@ class ReXTime(Benchmark):
         return [Event(*window) for window in query.item["relevant_windows"]]
 
     @classmethod
-    def score(cls, predictions: Path, ground_truth: Path, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        predictions: Path,
+        ground_truth: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score a submission; what its first row has, spans, letters or both, is scored."""
         rows = read_lines(predictions)
-        questions = read_ground_truth(ground_truth)
+        questions = restricted(read_ground_truth(ground_truth), only)
         found = {str(row.get("qid")): row for row in rows}
         expect(
             questions.keys() & found.keys(),

@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from distime.benchmarks.registry import benchmarks, find, prediction_files, score
+from distime.benchmarks.registry import add_file, benchmarks, find, prediction_files, score
 from distime.benchmarks.result import Result
-from distime.files import FileError
+from distime.files import FileError, read_json
 from distime.values import expect
+
+RUNS = ("run.json", "run_stage1.json", "run_stage2.json")
+"""What evaluation writes about a run."""
 
 SCORE_FILES = ("score.json", "metrics.json")
 """Where a run keeps its score: as evaluation writes it, and as docs/METRICS.md suggests. It is used
@@ -35,15 +38,13 @@ def build_report(
     """
     expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
     runs: dict[str, dict[str, Result]] = {}
-    for name, entry in benchmarks().items():
-        folders = sorted((results_dir / entry.title).glob("*"))
-        for predictions in prediction_files(entry, folders):
-            try:
-                result = score_run(name, predictions)
-            except FileError as error:
-                on_skip(str(error))
-                continue
-            runs.setdefault(predictions.parent.name, {})[name] = result
+    for name, predictions in found_predictions(results_dir, on_skip):
+        try:
+            result = score_run(name, predictions)
+        except FileError as error:
+            on_skip(str(error))
+            continue
+        runs.setdefault(predictions.parent.resolve().name, {})[name] = result
     expect(
         runs,
         str(results_dir),
@@ -51,6 +52,41 @@ def build_report(
         "`sh internvl_chat/evaluate.sh CHECKPOINT BENCHMARK`.",
     )
     return _markdown(runs)
+
+
+def finished_runs(results_dir: Path) -> list[Path]:
+    """Return every `run.json`, of any stage, that evaluation wrote in a folder or below."""
+    return sorted(path for path in results_dir.rglob("run*.json") if path.name in RUNS)
+
+
+def found_predictions(
+    results_dir: Path, on_skip: Callable[[str], None] = lambda message: None
+) -> list[tuple[str, Path]]:
+    """Return what can be scored in a folder: benchmark and prediction file of each run.
+
+    Runs that evaluation described (`run.json`) are found anywhere; predictions alone in
+    ``<Benchmark>/<checkpoint>/``, from above or from inside.
+    """
+    found: dict[Path, tuple[str, Path]] = {}
+    for path in finished_runs(results_dir):
+        description, _ = read_json(path, "run.json of an evaluation")
+        settings = description["settings"]
+        if settings.get("benchmark_file"):
+            add_file(settings["benchmark_file"])
+        benchmark = find(settings["benchmark"])
+        files = prediction_files(benchmark, [path.parent])
+        if not files and any((path.parent / name).is_file() for name in SCORE_FILES):
+            files = [path.parent / benchmark.predictions[0]]  # gone, but scored before
+        if files:
+            found[path.parent] = settings["benchmark"], files[0]
+        else:
+            on_skip(f"{path}: no predictions beside it that can be scored.")
+    for name, entry in benchmarks().items():
+        folders = {results_dir, *(results_dir / entry.title).glob("*")} - found.keys()
+        for path in prediction_files(entry, sorted(folders)):
+            if path.parent.resolve().parent.name == entry.title:
+                found[path.parent] = name, path
+    return list(found.values())
 
 
 def score_run(benchmark: str, predictions: Path) -> Result:
@@ -61,7 +97,9 @@ def score_run(benchmark: str, predictions: Path) -> Result:
     """
     for name in SCORE_FILES:
         kept = predictions.parent / name
-        if not kept.is_file() or kept.stat().st_mtime < predictions.stat().st_mtime:
+        if not kept.is_file():
+            continue
+        if predictions.is_file() and kept.stat().st_mtime < predictions.stat().st_mtime:
             continue
         try:
             result = Result.read(kept)

@@ -15,7 +15,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,19 @@ class _TimeLens(Benchmark):
         """The annotated window."""
         return [Event(*query.item[1])]
 
+    @staticmethod
+    def scored_key(query: Query) -> Hashable:
+        """The key of its prediction."""
+        return query.item[0]
+
     @classmethod
     def score(
-        cls, predictions: Path, ground_truth: Path | None, *, published: bool = False
+        cls,
+        predictions: Path,
+        ground_truth: Path | None,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
     ) -> Result:
         """Score the owner's format, `.json` or `.jsonl`, against the annotation or its own keys."""
         found = read_predictions(predictions)
@@ -82,6 +92,7 @@ class _TimeLens(Benchmark):
             warnings.append("no annotation given: missing queries are not noticed.")
         else:
             truth = read_ground_truth(ground_truth)
+            truth = [(key, window) for key, window in truth if only is None or key in only]
             known = {key for key, _ in truth}
             expect(
                 not found or known & found.keys(),

@@ -13,11 +13,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from distime.benchmarks.base import Answered, Benchmark, Query
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    restricted,
+)
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_json, read_text, write_text
@@ -90,7 +95,12 @@ class TVGBench(Benchmark):
 
     @classmethod
     def score(
-        cls, predictions: Path, ground_truth: Path | None, *, published: bool = False
+        cls,
+        predictions: Path,
+        ground_truth: Path | None,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
     ) -> Result:
         """Score the owner's rows against the annotation, or against their own `target`."""
         found, counts = read_predictions(predictions)
@@ -100,7 +110,7 @@ class TVGBench(Benchmark):
             warnings.append("no annotation given: missing queries are not noticed.")
         else:
             items, _ = read_json(ground_truth, "TVGBench annotation")
-            pairs = _against(found, items, counts, predictions, ground_truth)
+            pairs = _against(found, items, counts, predictions, ground_truth, only)
         expect(pairs, str(predictions), "it holds no query.")
         counts = {"queries": len(pairs), **counts}
         counts["targets_without_length"] = sum(row.target[0] == row.target[1] for row in pairs)
@@ -145,9 +155,10 @@ def _against(
     counts: Counter[str],
     path: Path,
     gt_path: Path,
+    only: Collection[Hashable] | None,
 ) -> list[Row]:
     try:
-        truth = {key: window_of(item) for key, item in keyed(items)}
+        truth = restricted({key: window_of(item) for key, item in keyed(items)}, only)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FileError(f"{gt_path}: not a TVGBench annotation ({error!r}).") from None
     expect(

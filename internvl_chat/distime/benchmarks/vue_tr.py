@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,10 +73,21 @@ class _VueTr(Benchmark):
         return [Event(*window) for window in query.item["gt"]]
 
     @classmethod
-    def score(cls, predictions: Path, ground_truth: Path, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        predictions: Path,
+        ground_truth: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score the owner's format, a list or JSON lines, against the owner's annotation."""
         found = read_predictions(predictions)
-        items = read_ground_truth(ground_truth)
+        items = [
+            item
+            for item in read_ground_truth(ground_truth)
+            if only is None or str(item["query_id"]) in only
+        ]
         answers: dict[str, list[Interval]] = {}
         for key, spans in found:
             answers.setdefault(key, spans)

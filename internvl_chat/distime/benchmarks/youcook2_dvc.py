@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distime.benchmarks.base import Answered, Benchmark, Query, captioned_events
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    captioned_events,
+    restricted,
+)
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_json, write_json
@@ -90,10 +96,18 @@ class YouCook2(Benchmark):
         return [Event(*segment, text=step) for segment, step in pairs]
 
     @classmethod
-    def score(cls, pred_path: Path, gt_path: Path, *, published: bool = False) -> Result:
+    def score(
+        cls,
+        pred_path: Path,
+        gt_path: Path,
+        *,
+        published: bool = False,
+        only: Collection[Hashable] | None = None,
+    ) -> Result:
         """Score a YouCook2 ``results.json`` against ``val.caption_coco_format.json``."""
         predictions, duplicates = read_predictions(pred_path)
         annotations, durations = read_ground_truth(gt_path)
+        annotations = restricted(annotations, only)
         expect(
             not predictions or predictions.keys() & annotations.keys(),
             str(pred_path),

@@ -4,7 +4,7 @@ distime convert DisTime-InternVL2_5-1B ours/                   published -> ours
 distime convert ours/ back/ --to published                     ours -> published
 distime convert lora_checkpoint/ merged/                       LoRA is merged on the way
 
-SRC is a base InternVL2.5, a published DisTime checkpoint (merged or with LoRA), or one of ours.
+SRC is a base model, a published DisTime checkpoint (merged or with LoRA), or one of ours.
 Every tensor keeps its bits and its dtype, except where LoRA is merged into it (what the published
 layout packs into one has the widest dtype of its parts). DST appears only when it is complete and,
 unless --no-verify, was read back and found equal to SRC; for that the weights are in memory twice.

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the quickstart and print what it found."""
-    from distime.quickstart import QuickstartSettings, run
+    from distime.quickstart import EXPECTED_MIOU, QuickstartSettings, run
 
     result = run(args.output, QuickstartSettings(backbone=args.backbone, seed=args.seed))
     columns = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7")
@@ -36,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     for name, metrics in rows.items():
         print(f"{name:<28}" + "".join(f"{metrics[column]:>9.1f}" for column in columns))
     print(f"{'answers to another question':<28}{result.wrong_question:>9.1f}")
+    if args.backbone == "internvl":
+        low, high = EXPECTED_MIOU
+        print(f"\nto be expected: trained mIoU from {low} to {high}, by seed and by CPU")
     print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items()))
     print(f"picture: {result.picture}")
     summary = args.output / "summary.json"

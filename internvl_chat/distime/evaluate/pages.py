@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from distime.benchmarks import Result, benchmarks, find, prediction_files
+from distime.benchmarks import Result, benchmarks, find
 from distime.benchmarks.base import SettingsError
-from distime.benchmarks.table import score_run
+from distime.benchmarks.table import finished_runs, found_predictions, score_run
 from distime.evaluate.report import (
     Link,
     facts_html,
@@ -22,9 +22,6 @@ from distime.evaluate.report import (
 from distime.evaluate.runner import read_finished, read_score
 from distime.files import FileError, read_json
 from distime.values import expect
-
-RUNS = ("run.json", "run_stage1.json", "run_stage2.json")
-"""What evaluation writes about a run."""
 
 
 def write_pages(
@@ -54,16 +51,9 @@ def write_pages(
         FileError: there is nothing to report, or several runs for one annotation.
     """
     expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
-    runs = sorted(p for p in results_dir.rglob("run*.json") if p.name in RUNS)
+    runs = finished_runs(results_dir)
     folders = {path.parent for path in runs}
-    others = [
-        (name, path)
-        for name, entry in benchmarks().items()
-        for path in prediction_files(
-            entry, {results_dir, *(results_dir / entry.title).glob("*")} - folders
-        )
-        if path.parent.parent.name == entry.title
-    ]
+    others = [one for one in found_predictions(results_dir) if one[1].parent not in folders]
     expect(
         runs or others,
         str(results_dir),

@@ -212,11 +212,10 @@ def finish(
             f"{len(failures)} of {len(tasks)} videos failed, more than --max-failures "
             f"{settings.max_failures}; run again to try them again"
         )
-    if settings.score and settings.limit:
-        logger.warning("--limit %d: the metric counts all other queries as misses", settings.limit)
     if settings.score:
+        only = {benchmark.scored_key(query) for query in queries} if settings.limit else None
         try:
-            score = benchmarks.score(settings.benchmark, path, settings.ground_truth)
+            score = benchmarks.score(settings.benchmark, path, settings.ground_truth, only=only)
             score.write(out_dir / "score.json")
         except FileError as error:
             problem = f"the answers are in {path}, but cannot be scored: {error}"

@@ -45,6 +45,34 @@ def set_iou(predicted: Sequence[Interval], truth: Sequence[Interval]) -> float:
     return min(max(common / (union + 1e-16), 0.0), 1.0)
 
 
+def summed_recall(
+    pairs: Sequence[tuple[Sequence[Interval], Sequence[Interval]]],
+    thresholds: Sequence[float] = (0.3, 0.5, 0.7),
+) -> dict[str, float]:
+    """Return ``R1@t`` (IoU > t) and ``mIoU``, percent, as a scorer that merges nothing gives them.
+
+    Overlaps and lengths are summed over all pairs of intervals in float32, so that a right answer
+    that is given twice has an IoU of 2. What is no number counts 0.
+
+    Args:
+        pairs: predicted and true intervals of each query.
+        thresholds: of R1.
+    """
+    ious = []
+    for predicted, truth in pairs:
+        a, b = (np.array(part, dtype=np.float32).reshape(-1, 2) for part in (predicted, truth))
+        common = np.maximum(
+            np.minimum(a[:, None, 1], b[None, :, 1]) - np.maximum(a[:, None, 0], b[None, :, 0]),
+            np.float32(0),
+        ).sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            iou = common / ((a[:, 1] - a[:, 0]).sum() + (b[:, 1] - b[:, 0]).sum() - common)
+        ious.append(iou if np.isfinite(iou) else np.float32(0))
+    values = np.array(ious, dtype=np.float32)
+    table = {f"R1@{t}": 100 * float((values > np.float32(t)).mean()) for t in thresholds}
+    return table | {"mIoU": 100 * float(values.mean())}
+
+
 def common_length(first: Sequence[Interval], second: Sequence[Interval]) -> float:
     """Length that two sorted lists without overlaps have in common, by one walk over both.
 

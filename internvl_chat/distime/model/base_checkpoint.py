@@ -2,7 +2,8 @@
 
 A base model knows nothing of time. What it lacks is drawn here, as the published recipe does: the
 rows of new tokens in the output head are the mean of the old ones, those in the embedding are drawn
-from N(0, initializer_range), and the time modules start anew.
+from N(0, initializer_range), and the time modules start anew. Where head and embedding are one
+matrix its new rows are the mean: what the input has for a time token is the embedding of a time.
 """
 
 from __future__ import annotations
@@ -53,18 +54,29 @@ def read_base(
     own = ("model_type", "architectures", "transformers_version", "dtype", "torch_dtype")
     config = config_class(**{k: v for k, v in source.items() if k not in own} | dict(overrides))
     tensors = {_renamed(name, renaming): one for name, one in read_tensors(path).items()}
-    set_tied(config, settle_head(path, config.tie_word_embeddings, tensors))
+    set_tied(config, settle_head(path, _says_tied(source, tensors), tensors))
     required = [IM_END, *placeholders.values()]
     ids, length = special_token_ids(path, [IM_END, *added_tokens], required)
+    check_rows(path, ids, len(tensors[EMBEDDING]), config.get_text_config().vocab_size)
     new = [token for token in added_tokens if token not in ids]
     ids |= {token: length + index for index, token in enumerate(new)}
-    _draw_rows(path, tensors, [ids[token] for token in new], length, config)
+    draw_rows(path, tensors, [ids[token] for token in new], length, config)
+    logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
     for field, token in (*placeholders.items(), ("time_token_id", TIME_STAMP)):
         setattr(config, field, ids[token])
     config.frame_time_token_id = ids[FRAME_TIME_REF]
     end = ids[IM_END]
     generation = GenerationConfig(eos_token_id=end, pad_token_id=ids.get("<|endoftext|>", end))
     return Checkpoint(config, tensors, tensors[HEAD].dtype, time_modules(config), generation)
+
+
+def _says_tied(source: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """What a plain folder says of head and embedding: transformers omits the key where it is
+    true, and older releases had it in the text configuration alone."""
+    said = source.get("tie_word_embeddings")
+    if said is None and HEAD in tensors:
+        said = source.get("text_config", {}).get("tie_word_embeddings", False)
+    return said is None or bool(said)
 
 
 def time_modules(config: PreTrainedConfig) -> list[str]:
@@ -149,26 +161,54 @@ def _added_tokens(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
         yield name, {token["content"]: int(index) for index, token in decoder.items()}
 
 
-def _draw_rows(
-    path: Path, tensors: dict[str, Tensor], new: list[int], length: int, config: PreTrainedConfig
+def check_rows(path: Path, token_ids: Mapping[str, int], rows: int, vocab_size: int) -> None:
+    """Raise unless tokenizer, configuration and embedding are of one size.
+
+    Args:
+        path: named in the message.
+        token_ids: of the added tokens, which are the last.
+        rows: of the embedding.
+        vocab_size: what the configuration says of them.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    last = max(token_ids, key=token_ids.__getitem__)
+    if token_ids[last] >= rows:
+        raise CheckpointError(
+            f"{path}: its tokenizer has ids up to {token_ids[last]} ({last}), but its embedding "
+            f"has {rows} rows; the tokenizer files or the weights are another checkpoint's: "
+            "download both again"
+        )
+    if vocab_size != rows:
+        raise CheckpointError(
+            f"{path}: config.json says vocab_size {vocab_size}, but the embedding has {rows} rows; "
+            "one of them is another checkpoint's: download both again"
+        )
+
+
+def draw_rows(
+    path: Path,
+    tensors: dict[str, Tensor],
+    new: Sequence[int],
+    length: int,
+    config: PreTrainedConfig,
 ) -> None:
-    """Give new tokens their rows: those that the matrices have to spare, or more of them."""
+    """Give new tokens their rows: those that the matrices have to spare, or more of them.
+
+    Args:
+        path: named in messages.
+        tensors: by our names; changed in place.
+        new: ids of the new tokens.
+        length: of the tokenizer without them.
+        config: whose `vocab_size` follows.
+    """
     text = config.get_text_config()
     is_tied = tensors[HEAD] is tensors[EMBEDDING]
     rows = tensors[EMBEDDING].shape[0]
-    if length > rows:
-        raise CheckpointError(
-            f"{path}: its tokenizer has ids up to {length - 1}, but its embedding has {rows} rows; "
-            "the tokenizer files or the weights are another checkpoint's: download both again"
-        )
-    if text.vocab_size != rows:
-        raise CheckpointError(
-            f"{path}: config.json says vocab_size {text.vocab_size}, but the embedding has {rows} "
-            "rows; one of them is another checkpoint's: download both again"
-        )
     if not new:
         return
-    for name in {EMBEDDING} if is_tied else {EMBEDDING, HEAD}:
+    for name in {HEAD} if is_tied else {EMBEDDING, HEAD}:
         old = tensors[name]
         grown = old.new_empty(max(rows, max(new) + 1), old.shape[1])
         grown[:rows] = old
@@ -179,12 +219,12 @@ def _draw_rows(
         grown[new] = drawn.to(old.dtype)
         tensors[name] = grown
     if is_tied:
-        tensors[HEAD] = tensors[EMBEDDING]
+        tensors[EMBEDDING] = tensors[HEAD]
     text.vocab_size = len(tensors[EMBEDDING])
     logger.info(
-        "%s: a base checkpoint; %d new token rows: input rows drawn from N(0, %g), output rows the "
-        "mean of the %d old ones; time encoder and time decoder start fresh",
-        path, len(new), text.initializer_range, length,
+        "%s: %d new token rows: output rows the mean of the %d old ones, input rows %s",
+        path, len(new), length,
+        "the same" if is_tied else f"drawn from N(0, {text.initializer_range:g})",
     )  # fmt: skip
 
 

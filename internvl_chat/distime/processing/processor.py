@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 
 from distime.backbones import BACKBONES, backbone_of
 from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError
@@ -93,7 +93,7 @@ class DisTimeProcessor:
         Raises:
             HubError: there is neither such a folder nor such a name on the hub.
             CheckpointError: a file of JSON there cannot be read.
-            ProcessorError: the folder holds neither.
+            ProcessorError: the folder holds neither, or a processor of another model.
             TokenizerError: its tokenizer cannot be read, or has tokens beyond the embedding.
         """
         folder = local_folder(path, revision)
@@ -111,7 +111,10 @@ class DisTimeProcessor:
             values = read_json(own)
             # Other processors of transformers have files of that name, too.
             if values.pop("processor_class", cls.__name__) == cls.__name__:
-                return cls(tokenizer, _read_settings(own, values))
+                processor = cls(tokenizer, _read_settings(own, values))
+                if "time_token_id" in config:  # a model of ours lies beside it
+                    processor.check_model(AutoConfig.from_pretrained(folder))
+                return processor
         backbone = backbone_of(config)
         if backbone is None:
             raise ProcessorError(

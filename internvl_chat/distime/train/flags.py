@@ -87,7 +87,7 @@ class ModelFlags:
     """What is trained"""
 
     model_name_or_path: str = _flag(
-        "", "checkpoint to start from: ours, base InternVL2.5, DisTime, checkpoint-N, an adapter"
+        "", "checkpoint to start from: ours, a base model, DisTime, checkpoint-N, an adapter"
     )
     conv_style: str = _flag("internvl2_5", "chat template; internvl2_5 is the only one")
     dec_reg: int | None = _flag(None, "reg_max: bins of the time distributions minus one")

@@ -1,13 +1,12 @@
 """InternVL 2.5, 3 and 3.5: the backbone that DisTime was published on.
 
-`model` runs it, `config` is its configuration, `published` its published layout; what is here makes
-its tensors and text.
+`model` runs it, `config` is its configuration, `published` its published layout, `settings` what
+its processor can be told; what is here makes its tensors and text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +15,18 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError, Size
+from distime.backbones.base import Backbone, Pictures, Size
 from distime.backbones.internvl.config import DisTimeConfig
-from distime.backbones.internvl.model import DisTimeInternVL
-from distime.backbones.pixels import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    frames_to_pixels,
-    tile_grid,
-    tile_image,
+from distime.backbones.internvl.model import BASE_MODEL_TYPE, DisTimeInternVL
+from distime.backbones.internvl.settings import (
+    ProcessorSettings,
+    settings_of_library,
+    settings_of_published,
 )
+from distime.backbones.pixels import frames_to_pixels, tile_grid, tile_image
 from distime.backbones.template import Media
 from distime.backbones.tiny_parts import qwen2_config, time_ids
 from distime.model.tokens import IMG_CONTEXT
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessorSettings(CommonSettings):
-    """Everything that decides what an InternVL is shown.
-
-    Attributes:
-        image_size: side in pixels of the square that a frame or tile is resized to.
-        patch_size: side in pixels of a patch of the vision tower.
-        downsample_ratio: factor by which pixel shuffle shrinks the grid of patches.
-        image_mean: of red, green and blue, on the scale 0 to 1.
-        image_std: likewise.
-        max_tiles: tiles that a still image may be cut into.
-        use_thumbnail: add the whole image as one more tile when it was cut.
-    """
-
-    image_size: int = 448
-    patch_size: int = 14
-    downsample_ratio: float = 0.5
-    image_mean: tuple[float, ...] = IMAGENET_MEAN
-    image_std: tuple[float, ...] = IMAGENET_STD
-    max_tiles: int = 6
-    use_thumbnail: bool = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        step = self.patch_size / self.downsample_ratio
-        if self.image_size % step:
-            raise ProcessorError(
-                f"image_size {self.image_size} is not a multiple of {step:g}, patch_size / "
-                "downsample_ratio: choose one that is"
-            )
-        if self.max_tiles < 1:
-            raise ProcessorError(f"max_tiles must be at least 1, got {self.max_tiles}")
-
-    @property
-    def frame_in_words(self) -> str:
-        """A square."""
-        side = self.image_size
-        return f"{side} x {side} pixels and {self.tokens_per_image} tokens"
-
-    @property
-    def tokens_per_image(self) -> int:
-        """`<IMG_CONTEXT>` tokens of one frame or tile."""
-        return round(self.image_size / self.patch_size * self.downsample_ratio) ** 2
 
 
 class InternVL(Backbone):
@@ -88,19 +41,10 @@ class InternVL(Backbone):
         return super().reads(config) or "model_type" not in config
 
     def read_settings(self, folder: Path, config: dict[str, Any]) -> ProcessorSettings:
-        """From the configuration: it has all."""
-        vision = config.get("vision_config")
-        if not isinstance(vision, dict):
-            raise ProcessorError(
-                f"{folder / 'config.json'}: no vision_config; is it an InternVL checkpoint?"
-            )
-        return ProcessorSettings(
-            image_size=config.get("force_image_size") or vision["image_size"],
-            patch_size=vision["patch_size"],
-            downsample_ratio=config.get("downsample_ratio", 0.5),
-            max_tiles=config.get("max_dynamic_patch", 6),
-            use_thumbnail=config.get("use_thumbnail", True),
-        )
+        """From the configuration, and the files of transformers' processor where it wrote it."""
+        if config.get("model_type") == BASE_MODEL_TYPE:
+            return settings_of_library(folder, config)
+        return settings_of_published(folder, config)
 
     def misfits(
         self, settings: ProcessorSettings, placeholders: Sequence[int], config: DisTimeConfig

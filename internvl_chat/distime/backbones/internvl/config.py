@@ -16,3 +16,16 @@ class DisTimeConfig(TimeConfig, InternVLConfig):
     model_type = "distime"
 
     tie_word_embeddings: bool = False
+
+
+def set_image_tokens(config: DisTimeConfig, image_size: int | None = None) -> None:
+    """Write into a configuration how many tokens a frame or tile has.
+
+    Args:
+        config: changed in place.
+        image_size: side in pixels of a frame; that of the vision tower by default. The vision tower
+            interpolates its positions to any other.
+    """
+    vision = config.vision_config
+    side = image_size or vision.image_size[0]
+    config.image_seq_length = round(side / vision.patch_size[0] * config.downsample_ratio) ** 2

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import InternVLForConditionalGeneration
+from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from distime.backbones.internvl import published
-from distime.backbones.internvl.config import DisTimeConfig
+from distime.backbones.internvl.config import DisTimeConfig, set_image_tokens
+from distime.model.base_checkpoint import read_base
 from distime.model.modeling import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts, blank_square
-from distime.model.tokens import IMG_CONTEXT
-from distime.model.weights import Checkpoint
+from distime.model.tokens import IMG_CONTEXT, SPECIAL_TOKENS
+from distime.model.weights import Checkpoint, read_json
+
+BASE_MODEL_TYPE = InternVLConfig.model_type
+# Of releases before 4.52, and of every file on the hub: transformers renames when it writes, too.
+_OLDER_NAMES = [
+    (r"language_model\.lm_head\.", "lm_head."),
+    (r"language_model\.model\.", "model.language_model."),
+    (r"(vision_tower|multi_modal_projector)\.", r"model.\1."),
+]
 
 
 @register
@@ -39,13 +48,24 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
 
     @classmethod
     def reads(cls, config: dict[str, Any]) -> bool:
-        """Whether it is the published layout of InternVL."""
-        return published.is_published(config)
+        """Whether it is the published layout of InternVL, or that of transformers (`-HF`)."""
+        return published.is_published(config) or config.get("model_type") == BASE_MODEL_TYPE
 
     @classmethod
     def read(cls, path: Path, overrides: dict[str, Any]) -> Checkpoint:
-        """Read a base InternVL, a published DisTime, or one still wrapped in LoRA."""
-        return published.read(path, overrides)
+        """Read a base InternVL in either layout, a published DisTime, or one wrapped in LoRA."""
+        if published.is_published(read_json(path / "config.json")):
+            return published.read(path, overrides)
+        checkpoint = read_base(
+            path,
+            DisTimeConfig,
+            placeholders={"image_token_id": IMG_CONTEXT},
+            added_tokens=SPECIAL_TOKENS,
+            overrides=overrides,
+            renaming=_OLDER_NAMES,
+        )
+        set_image_tokens(checkpoint.config)
+        return checkpoint
 
     def write_published(self, folder: Path, max_shard_size: int | str = "5GB") -> None:
         """Write config and weights as DisTime was published."""

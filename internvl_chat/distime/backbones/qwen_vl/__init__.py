@@ -1,4 +1,4 @@
-"""Qwen3-VL: frames keep their aspect ratio, and the tokens of a video have a budget.
+"""Qwen3-VL and Qwen2.5-VL: frames keep their aspect ratio, and the tokens of a video have a budget.
 
 A slot is two frames, which the vision tower merges; its time is the mean of theirs, and it is a
 grid of its own (`positions`). `pictures` makes patches, `template` text, `model` runs it.
@@ -6,6 +6,7 @@ grid of its own (`positions`). `pictures` makes patches, `template` text, `model
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,12 @@ from distime.backbones.base import (
     Size,
     saved_processor,
 )
-from distime.backbones.qwen_vl.model import DisTimeQwen3VL, DisTimeQwen3VLConfig
+from distime.backbones.qwen_vl.model import (
+    DisTimeQwen2_5VL,
+    DisTimeQwen2_5VLConfig,
+    DisTimeQwen3VL,
+    DisTimeQwen3VLConfig,
+)
 from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches
 from distime.backbones.qwen_vl.positions import sequence_positions, sides_of
 from distime.backbones.qwen_vl.template import IMAGE_PAD, VIDEO_PAD, QwenTemplate
@@ -45,7 +51,7 @@ class QwenVLSettings(CommonSettings):
         image_std: likewise.
         image_min_pixels: least area of a still image; a smaller one is enlarged.
         image_max_pixels: greatest area of a still image.
-        video_min_pixels: least area of all frames of a video together.
+        video_min_pixels: least area of all frames of a video together; of each, in Qwen2.5-VL.
         video_max_pixels: greatest area of all frames of a video together.
         max_frame_tokens: most tokens of one frame.
     """
@@ -100,9 +106,13 @@ class QwenVL(Backbone):
         """From the configuration, and from the files of the library's processor where they are."""
         vision = config.get("vision_config", {})
         values = {
-            "patch_size": vision.get("patch_size", QwenVLSettings.patch_size),
-            "merge_size": vision.get("spatial_merge_size", QwenVLSettings.merge_size),
-            "frames_per_slot": vision.get("temporal_patch_size", QwenVLSettings.frames_per_slot),
+            name: vision[key]
+            for name, key in (
+                ("patch_size", "patch_size"),
+                ("merge_size", "spatial_merge_size"),
+                ("frames_per_slot", "temporal_patch_size"),
+            )
+            if key in vision
         }
         files = {kind: saved_processor(folder, kind) for kind in ("image", "video")}
         for kind, said in files.items():
@@ -114,7 +124,7 @@ class QwenVL(Backbone):
         for key in ("image_mean", "image_std"):
             if key in files["image"]:
                 values[key] = tuple(files["image"][key])
-        return QwenVLSettings(**values)
+        return self.settings_class(**values)
 
     def misfits(
         self, settings: QwenVLSettings, placeholders: Sequence[int], config: Any
@@ -183,16 +193,9 @@ class QwenVL(Backbone):
             grid = None
         return sequence_positions(is_visual, sides_of(grid, settings.merge_size))
 
+    @abstractmethod
     def _frame_size(self, size: Size, num_frames: int, settings: QwenVLSettings) -> Size:
-        return frame_size(
-            *size,
-            num_frames,
-            settings.factor,
-            settings.frames_per_slot,
-            settings.video_min_pixels,
-            settings.video_max_pixels,
-            settings.max_frame_tokens,
-        )
+        """The size that the frames of a video are resized to."""
 
     def _image_size(self, size: Size, settings: QwenVLSettings, tiled: bool) -> Size:
         least, most = settings.image_min_pixels, settings.image_max_pixels
@@ -230,10 +233,21 @@ def slot_means(times: Sequence[float], step: int) -> list[float]:
 
 
 class Qwen3VL(QwenVL):
-    """Qwen3-VL."""
+    """Qwen3-VL: all frames of a video share a budget."""
 
     name = "qwen3_vl"
     model_class = DisTimeQwen3VL
+
+    def _frame_size(self, size: Size, num_frames: int, settings: QwenVLSettings) -> Size:
+        return frame_size(
+            *size,
+            num_frames,
+            settings.factor,
+            settings.frames_per_slot,
+            settings.video_min_pixels,
+            settings.video_max_pixels,
+            settings.max_frame_tokens,
+        )
 
     def tiny(
         self,
@@ -246,23 +260,6 @@ class Qwen3VL(QwenVL):
         num_frames: int,
     ) -> tuple[DisTimeQwen3VL, QwenVLSettings]:
         """A frame has at most the area of a square of `image_size`."""
-        factor = 2 * patch_size
-        settings = QwenVLSettings(
-            patch_size=patch_size,
-            num_frames=num_frames,
-            image_min_pixels=factor**2,
-            image_max_pixels=image_size**2,
-            video_min_pixels=factor**2,
-            max_frame_tokens=(image_size // factor) ** 2,
-        )
-        text = qwen2_config(tokenizer, hidden_size, num_layers).to_dict()
-        half = hidden_size // 4 // 2  # of a head's width: its angles
-        text |= {
-            "model_type": "qwen3_vl_text",
-            "head_dim": hidden_size // 4,
-            "rope_parameters": text["rope_parameters"]
-            | {"mrope_section": [half - 2 * (half // 3), half // 3, half // 3]},
-        }
         vision = {
             "depth": 3,
             "hidden_size": hidden_size // 2,
@@ -274,19 +271,109 @@ class Qwen3VL(QwenVL):
             "deepstack_visual_indexes": [0, 1],
             "initializer_range": hidden_size**-0.5,
         }
+        text = _tiny_text("qwen3_vl_text", tokenizer, hidden_size, num_layers)
+        text["head_dim"] = hidden_size // 4
         config = DisTimeQwen3VLConfig(
-            text_config={k: v for k, v in text.items() if k in _TEXT_FIELDS},
-            vision_config=vision,
-            image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_PAD),
-            video_token_id=tokenizer.convert_tokens_to_ids(VIDEO_PAD),
-            tie_word_embeddings=True,
-            **time_ids(tokenizer),
+            text_config=text, vision_config=vision, **_tiny_ids(tokenizer)
         )
+        settings = _tiny_settings(QwenVLSettings, image_size, patch_size, num_frames)
         return DisTimeQwen3VL(config), settings
 
 
+@dataclass(frozen=True, kw_only=True)
+class Qwen2_5VLSettings(QwenVLSettings):
+    """Everything that decides what a Qwen2.5-VL is shown: as in the vendor's `qwen-vl-utils`."""
+
+    system_message: str | None = "You are a helpful assistant."
+    patch_size: int = 14
+    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    image_min_pixels: int = 3136
+    image_max_pixels: int = 12845056
+    video_min_pixels: int = 100352
+    video_max_pixels: int = 180633600
+
+
+class Qwen2_5VL(QwenVL):
+    """Qwen2.5-VL: every frame is at least of some size; times are written as in Qwen3-VL."""
+
+    name = "qwen2_5_vl"
+    model_class = DisTimeQwen2_5VL
+    settings_class = Qwen2_5VLSettings
+
+    def _frame_size(self, size: Size, num_frames: int, settings: QwenVLSettings) -> Size:
+        share = min(
+            settings.max_frame_tokens * settings.factor**2, settings.video_max_pixels // num_frames
+        )
+        most = max(share, int(settings.video_min_pixels * 1.05))
+        return fitting_size(*size, settings.factor, settings.video_min_pixels, most)
+
+    def tiny(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: int,
+        patch_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_frames: int,
+    ) -> tuple[DisTimeQwen2_5VL, QwenVLSettings]:
+        """A frame has at most about the area of a square of `image_size`."""
+        vision = {
+            "depth": 2,
+            "hidden_size": hidden_size // 2,
+            "intermediate_size": 2 * hidden_size,
+            "num_heads": 2,
+            "patch_size": patch_size,
+            "out_hidden_size": hidden_size,
+            "window_size": 4 * patch_size,  # two tokens
+            "fullatt_block_indexes": [1],
+            "initializer_range": hidden_size**-0.5,
+        }
+        text = _tiny_text("qwen2_5_vl_text", tokenizer, hidden_size, num_layers)
+        config = DisTimeQwen2_5VLConfig(
+            text_config=text, vision_config=vision, **_tiny_ids(tokenizer)
+        )
+        settings = _tiny_settings(Qwen2_5VLSettings, image_size, patch_size, num_frames)
+        return DisTimeQwen2_5VL(config), settings
+
+
+def _tiny_text(
+    model_type: str, tokenizer: PreTrainedTokenizerBase, hidden_size: int, num_layers: int
+) -> dict[str, Any]:
+    text = qwen2_config(tokenizer, hidden_size, num_layers).to_dict()
+    half = hidden_size // 4 // 2  # of a head's width: its angles
+    sections = [half - 2 * (half // 3), half // 3, half // 3]
+    text = {name: value for name, value in text.items() if name in _TEXT_FIELDS}
+    text["rope_parameters"] |= {"mrope_section": sections}
+    return text | {"model_type": model_type}
+
+
+def _tiny_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return time_ids(tokenizer) | {
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_PAD),
+        "video_token_id": tokenizer.convert_tokens_to_ids(VIDEO_PAD),
+        "tie_word_embeddings": True,
+    }
+
+
+def _tiny_settings(
+    kind: type[QwenVLSettings], image_size: int, patch_size: int, num_frames: int
+) -> QwenVLSettings:
+    factor = 2 * patch_size
+    return kind(
+        system_message=None,
+        patch_size=patch_size,
+        num_frames=num_frames,
+        image_min_pixels=factor**2,
+        image_max_pixels=image_size**2,
+        video_min_pixels=factor**2,
+        max_frame_tokens=(image_size // factor) ** 2,
+    )
+
+
 _TEXT_FIELDS = {
-    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim", "rope_parameters", "pad_token_id",
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "rope_parameters", "pad_token_id",
     "initializer_range", "tie_word_embeddings",
 }  # fmt: skip

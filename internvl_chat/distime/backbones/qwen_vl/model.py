@@ -1,4 +1,4 @@
-"""DisTime over Qwen3-VL: M-RoPE positions, and DeepStack features beside the embeddings."""
+"""DisTime over Qwen-VL: M-RoPE positions, and in Qwen3-VL DeepStack features beside embeddings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from distime.backbones.qwen_vl.positions import batch_positions, sides_of
@@ -18,6 +23,12 @@ from distime.model.config import TimeConfig
 from distime.model.modeling import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts
 from distime.model.weights import Checkpoint
+
+# Until release 4.52 of transformers the language model was not named apart.
+OLD_NAMES = [
+    (r"visual\.", "model.visual."),
+    (r"model\.(?!visual\.|language_model\.)", "model.language_model."),
+]
 
 
 class QwenVL:
@@ -76,6 +87,7 @@ class QwenVL:
             placeholders={"image_token_id": IMAGE_PAD, "video_token_id": VIDEO_PAD},
             added_tokens=ADDED_TOKENS,
             overrides=overrides,
+            renaming=OLD_NAMES,
         )
 
 
@@ -129,3 +141,30 @@ class DisTimeQwen3VL(QwenVL, DisTimeForConditionalGeneration, Qwen3VLForConditio
         return super().run_language_model(
             inputs_embeds, is_placeholder, features, **added, **kwargs
         )
+
+
+@strict
+class DisTimeQwen2_5VLConfig(TimeConfig, Qwen2_5_VLConfig):
+    """A `Qwen2_5_VLConfig` with the time parts of DisTime: see `TimeConfig`."""
+
+    model_type = "distime_qwen2_5_vl"
+
+
+@register
+class DisTimeQwen2_5VL(QwenVL, DisTimeForConditionalGeneration, Qwen2_5_VLForConditionalGeneration):
+    """The library's positions of whole videos are not used: see `positions`."""
+
+    base_model_type = "qwen2_5_vl"
+    config_class = DisTimeQwen2_5VLConfig
+    config: DisTimeQwen2_5VLConfig
+    parts = Parts(
+        vision=("model.visual.patch_embed", "model.visual.blocks"),
+        projector=("model.visual.merger",),
+        vision_module="model.visual",
+    )
+
+    def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor | None = None) -> Tensor:
+        """Patches `(P, D)` and grids `(G, 3)` -> features `(N, C)`."""
+        visual = self.model.visual
+        out = visual(pixel_values.type(visual.dtype), grid_thw=image_grid_thw, return_dict=True)
+        return out.pooler_output

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, Qwen2Config
+from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
 from distime.backbones.internvl.config import DisTimeConfig
-from distime.backbones.internvl.published.names import language_model_family
+from distime.backbones.internvl.published.names import LANGUAGE_MODELS, language_model_family
 from distime.model.weights import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ _SHARED_LLM_KEYS = (
     "tie_word_embeddings", "attention_dropout", "use_sliding_window", "sliding_window",
     "max_window_layers",
 )  # fmt: skip
+_QWEN3_KEYS = ("head_dim", "attention_bias")
 
 
 def our_config(path: Path, source: dict[str, Any], llm: str) -> DisTimeConfig:
@@ -34,14 +35,14 @@ def our_config(path: Path, source: dict[str, Any], llm: str) -> DisTimeConfig:
         llm: family of the language model.
 
     Raises:
-        CheckpointError: it is of a kind that InternVL2.5 does not have.
+        CheckpointError: it is of a kind that InternVL 2.5, 3 and 3.5 do not have.
     """
     llm_config, vision = source["llm_config"], source["vision_config"]
     for key, supported in (("ps_version", "v2"), ("select_layer", -1), ("downsample_ratio", 0.5)):
         if source.get(key, supported) != supported:
             raise CheckpointError(
                 f"{path / 'config.json'}: {key}={source[key]!r}; only {supported!r} is supported, "
-                "which every InternVL2.5 checkpoint has"
+                "which every checkpoint of InternVL 2.5, 3 and 3.5 has"
             )
     text = {key: llm_config[key] for key in _SHARED_LLM_KEYS if key in llm_config}
     theta = text.pop("rope_theta", 10000.0)
@@ -53,6 +54,9 @@ def our_config(path: Path, source: dict[str, Any], llm: str) -> DisTimeConfig:
     }
     if llm == "qwen2":
         text_config = Qwen2Config(**text)
+    elif llm == "qwen3":
+        own = {key: llm_config[key] for key in _QWEN3_KEYS if key in llm_config}
+        text_config = Qwen3Config(**text, **own)
     else:
         for key in ("use_sliding_window", "sliding_window", "max_window_layers"):
             text.pop(key, None)
@@ -107,11 +111,13 @@ def published_config(config: DisTimeConfig, dtype: torch.dtype) -> dict[str, Any
         llm_config["rope_scaling"] = {"type": rope_type, **rope}
     llm_config |= {
         "model_type": llm,
-        "architectures": ["Qwen2ForCausalLM" if llm == "qwen2" else "InternLM2ForCausalLM"],
+        "architectures": [LANGUAGE_MODELS[llm]],
         "tie_word_embeddings": config.tie_word_embeddings,
     }
     if llm == "internlm2":
         llm_config["bias"] = text.attention_bias
+    elif llm == "qwen3":
+        llm_config |= {key: getattr(text, key) for key in _QWEN3_KEYS}
     size, patch = vision.image_size[0], vision.patch_size[0]
     return {
         "model_type": MODEL_TYPE,
@@ -161,7 +167,7 @@ def published_config(config: DisTimeConfig, dtype: torch.dtype) -> dict[str, Any
 
 
 def llm_family(path: Path, source: dict[str, Any]) -> str:
-    """Tell the language model of a published config.json: "qwen2" or "internlm2".
+    """Tell the language model of a published config.json: one of `LANGUAGE_MODELS`.
 
     Raises:
         CheckpointError: it is another one, or the configuration has none.
@@ -170,13 +176,13 @@ def llm_family(path: Path, source: dict[str, Any]) -> str:
         if not isinstance(source.get(key), dict):
             raise CheckpointError(f"{path / 'config.json'}: has no {key}")
     llm = source["llm_config"]
+    by_class = {name: family for family, name in LANGUAGE_MODELS.items()}
     family = llm.get("model_type")
-    if family not in ("qwen2", "internlm2"):
-        known = {"Qwen2ForCausalLM": "qwen2", "InternLM2ForCausalLM": "internlm2"}
-        family = known.get((llm.get("architectures") or [""])[0])
+    if family not in LANGUAGE_MODELS:
+        family = by_class.get((llm.get("architectures") or [""])[0])
     if family is None:
         raise CheckpointError(
             f"{path / 'config.json'}: language model {llm.get('model_type')!r} is not supported; "
-            "InternVL2.5 has qwen2 or internlm2"
+            f"there are {', '.join(LANGUAGE_MODELS)}"
         )
     return family

@@ -16,6 +16,13 @@ from torch import Tensor
 from distime.backbones.internvl.config import DisTimeConfig
 from distime.model.weights import CheckpointError, listed
 
+LANGUAGE_MODELS = {
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "internlm2": "InternLM2ForCausalLM",
+}
+"""Language models of the published layout: model_type -> class there. InternLM2 is a Llama here."""
+
 # (published, ours), with `#` for a layer number and `*` for a suffix that both share.
 _VIT, _OUR_VIT = "vision_model.encoder.layers.#", "model.vision_tower.encoder.layer.#"
 _EMBED, _OUR_EMBED = "vision_model.embeddings", "model.vision_tower.embeddings"
@@ -39,7 +46,7 @@ _COMMON = [
     ("time_enc.layers.#.*", "time_encoder.layers.#.*"),
     ("time_gen.layers.#.*", "time_decoder.layers.#.*"),
 ]
-_QWEN2 = [
+_QWEN = [
     ("language_model.lm_head.weight", "lm_head.weight"),
     (f"{_LLM}.*", f"{_OUR_LLM}.*"),
 ]
@@ -54,7 +61,11 @@ _INTERNLM2 = [
     (f"{_LAYER}.attention_norm.*", f"{_OUR_LAYER}.input_layernorm.*"),
     (f"{_LAYER}.ffn_norm.*", f"{_OUR_LAYER}.post_attention_layernorm.*"),
 ]
-_NAMES = {"qwen2": _COMMON + _QWEN2, "internlm2": _COMMON + _INTERNLM2}
+_NAMES = {
+    "qwen2": _COMMON + _QWEN,
+    "qwen3": _COMMON + _QWEN,
+    "internlm2": _COMMON + _INTERNLM2,
+}
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -91,7 +102,7 @@ def from_published(
         path: named in errors.
         tensors: by their published names, LoRA merged.
         llm_config: of the checkpoint.
-        llm: family of the language model, "qwen2" or "internlm2".
+        llm: family of the language model, one of `LANGUAGE_MODELS`.
 
     Raises:
         CheckpointError: a tensor is unknown.
@@ -174,5 +185,15 @@ def to_published(state: Mapping[str, Tensor], config: DisTimeConfig) -> dict[str
 
 
 def language_model_family(config: DisTimeConfig) -> str:
-    """What the published layout calls the language model of a configuration."""
-    return "qwen2" if config.text_config.model_type == "qwen2" else "internlm2"
+    """What the published layout calls the language model of a configuration.
+
+    Raises:
+        CheckpointError: the published layout has no such language model.
+    """
+    kind = config.text_config.model_type
+    if (family := {"llama": "internlm2"}.get(kind, kind)) not in LANGUAGE_MODELS:
+        raise CheckpointError(
+            f"the published layout has no language model {kind!r}, only "
+            f"{', '.join(LANGUAGE_MODELS)}: keep ours"
+        )
+    return family

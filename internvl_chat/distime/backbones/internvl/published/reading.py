@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from distime.backbones.internvl.config import DisTimeConfig
 from distime.backbones.internvl.published.config import MODEL_TYPE, llm_family, our_config
 from distime.backbones.internvl.published.names import from_published
 from distime.model.base_checkpoint import (
     EMBEDDING,
     HEAD,
+    check_rows,
+    draw_rows,
     settle_head,
     special_token_ids,
     time_modules,
@@ -71,34 +71,22 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> Checkpoint:
     new_tokens = [token for token in SPECIAL_TOKENS if token not in token_ids]
     if has_time and new_tokens:
         raise CheckpointError(f"{path}: its tokenizer lacks {', '.join(new_tokens)}")
-    if tokenizer_length > rows:
-        last = max(token_ids, key=token_ids.get)
-        raise CheckpointError(
-            f"{path}: its tokenizer has ids up to {tokenizer_length - 1} ({last}), but its "
-            f"embedding has {rows} rows; the tokenizer files or the weights are another "
-            "checkpoint's: download both again"
-        )
-    if (said := source["llm_config"].get("vocab_size", rows)) != rows:
-        raise CheckpointError(
-            f"{path}: config.json says vocab_size {said}, but the embedding has {rows} rows; one "
-            "of them is another checkpoint's: download both again"
-        )
-    for token in new_tokens:
-        token_ids[token] = tokenizer_length
-        tokenizer_length += 1
+    check_rows(path, token_ids, rows, source["llm_config"].get("vocab_size", rows))
+    if new_tokens:
+        # The published recipe makes the vocabulary as long as the tokenizer: spare rows go.
+        is_tied = translated[EMBEDDING] is translated[HEAD]
+        translated[EMBEDDING] = translated[EMBEDDING][:tokenizer_length]
+        kept = translated[HEAD][:tokenizer_length]
+        translated[HEAD] = translated[EMBEDDING] if is_tied else kept
+        config.text_config.vocab_size = tokenizer_length
+        new = range(tokenizer_length, tokenizer_length + len(new_tokens))
+        token_ids |= zip(new_tokens, new, strict=True)
+        draw_rows(path, translated, new, tokenizer_length, config)
     config.image_token_id = token_ids[IMG_CONTEXT]
     config.time_token_id = token_ids[TIME_STAMP]
     config.frame_time_token_id = token_ids[FRAME_TIME_REF]
 
     fresh = []
-    if new_tokens:
-        _resize_vocabulary(translated, tokenizer_length, config)
-        logger.info(
-            "%s: %d new token rows (%s): input rows drawn from N(0, %g), output rows the mean of "
-            "the %d old ones",
-            path, tokenizer_length - rows, ", ".join(new_tokens),
-            config.text_config.initializer_range, rows,
-        )  # fmt: skip
     if not has_time:
         fresh = time_modules(config)
         logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
@@ -140,23 +128,3 @@ def _merge_lora(
         merged[plain] = merged_weight(base, a, b, 2.0)
     logger.info("%s: merged LoRA into %d layers", path, len(adapters))
     return merged
-
-
-def _resize_vocabulary(tensors: dict[str, Tensor], rows: int, config: DisTimeConfig) -> None:
-    """Bring both vocabularies to `rows`, as published: new output rows the mean, input rows random.
-
-    A head that is the embedding gets the mean: what stands for a new token in the input is the
-    embedding of its time.
-    """
-    old_head, old_embedding = tensors[HEAD], tensors[EMBEDDING]
-    count = rows - old_head.shape[0]
-    if count > 0:
-        mean = old_head.float().mean(0).to(old_head.dtype)
-        noise = torch.randn(count, old_embedding.shape[1]) * config.text_config.initializer_range
-        tensors[HEAD] = torch.cat([old_head, mean.expand(count, -1)])
-        tensors[EMBEDDING] = torch.cat([old_embedding, noise.to(old_embedding.dtype)])
-    else:
-        tensors[HEAD], tensors[EMBEDDING] = old_head[:rows], old_embedding[:rows]
-    if old_head is old_embedding:
-        tensors[EMBEDDING] = tensors[HEAD]
-    config.text_config.vocab_size = rows
