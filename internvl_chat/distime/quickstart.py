@@ -133,17 +133,25 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
     lessons = write_curriculum(train, out / "videos" / "train", out / "lessons", settings.seed)
     lap("videos")
 
+    per_slot = _frames_per_slot(settings.backbone)
     checkpoint = untrained = out / "checkpoints" / "untrained"
     if not (untrained / "config.json").is_file():
         # Imported here, so that what needs no model does not wait for it.
         from distime.tiny import write_tiny_checkpoint
 
-        write_tiny_checkpoint(untrained, words(), seed=settings.seed, backbone=settings.backbone)
+        write_tiny_checkpoint(
+            untrained,
+            words(),
+            seed=settings.seed,
+            num_frames=FRAMES["ground"] * per_slot,
+            backbone=settings.backbone,
+        )
     for name in STAGES:
         trained = out / "checkpoints" / name
         if not (trained / "config.json").is_file():
             stage = getattr(settings, name)
-            _train(checkpoint, trained, lessons[name], stage, FRAMES[name], settings.seed)
+            frames = FRAMES[name] * per_slot
+            _train(checkpoint, trained, lessons[name], stage, frames, settings.seed)
         checkpoint = trained
     lap("training")
 
@@ -151,7 +159,7 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
     for model in (untrained, checkpoint):
         metrics[model] = _evaluate(
             model, annotation, out / "videos" / "held_out", out / "results" / model.name,
-            ground_truth,
+            ground_truth, FRAMES["ground"] * per_slot,
         )  # fmt: skip
     lap("evaluation")
 
@@ -167,6 +175,13 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
         seconds=seconds,
         picture=picture,
     )
+
+
+def _frames_per_slot(backbone: str) -> int:
+    """Lessons count in slots, so that a model sees as many times on every backbone."""
+    from distime.backbones import BACKBONES
+
+    return BACKBONES[backbone].frames_per_slot if backbone in BACKBONES else 1
 
 
 # ---------------------------------------------------------------------- the two scripts
@@ -223,7 +238,12 @@ def _benchmark() -> type[Benchmark]:
 
 
 def _evaluate(
-    checkpoint: Path, annotation: Path, videos: Path, out: Path, ground_truth: Path
+    checkpoint: Path,
+    annotation: Path,
+    videos: Path,
+    out: Path,
+    ground_truth: Path,
+    num_frames: int,
 ) -> dict[str, float]:
     _call(
         "evaluate.sh", checkpoint, _benchmark().name,
@@ -231,6 +251,7 @@ def _evaluate(
         "--video-root", videos,
         "--out-dir", out,
         "--ground-truth", ground_truth,
+        "--num-segments", str(num_frames),
         "--max-new-tokens", "16",
     )  # fmt: skip
     return json.loads((out / "score.json").read_text())["metrics"]

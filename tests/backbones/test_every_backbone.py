@@ -15,6 +15,10 @@ from transformers import (
 )
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
+from distime.conversion import convert
+from distime.engine import Engine, Job
+from distime.engine.sampling import Decoding
+from distime.processing.answers import read_answer
 
 # ------------------------------------------------------------------ training
 
@@ -97,6 +101,7 @@ class Scripted(LogitsProcessor):
         return forced
 
 
+DECODING = Decoding(max_new_tokens=6)
 QUESTIONS = [words(seed, 2 + seed) for seed in range(4)]
 VIDEOS = [video(1), video(2, frames=6, height=100, width=60), video(3), video(4, frames=2)]
 
@@ -160,6 +165,32 @@ def test_a_shared_prefix_answers_as_one_by_one(tiny):
             lambda **options: tiny.model.generate_from_prefix(prefix, **options),
         )
         assert_answers_equal(output, new_ids, singles)
+
+
+def test_the_engine_answers_as_one_by_one(tiny):
+    """Rows of videos of different lengths, each behind its own prefix, decoded together."""
+    processor = tiny.processor
+    jobs = [Job(lambda v=v: processor.shared_prefix(v, QUESTIONS[:2]), DECODING) for v in VIDEOS]
+    engine = Engine(tiny.model, processor, max_rows=3)
+    found = {job.job: job.first_answers() for job in engine.run(jobs)}
+    for job, one in zip(jobs, VIDEOS, strict=True):
+        for answer, question in zip(found[job], QUESTIONS, strict=False):
+            inputs = processor(one, question)
+            output = tiny.model.generate(
+                **inputs,
+                max_new_tokens=6,
+                min_new_tokens=1,
+                do_sample=False,
+                return_dict_in_generate=True,
+            )
+            new_ids = output.sequences[0, inputs["input_ids"].shape[1] :]
+            expected = read_answer(
+                processor, new_ids, output.times[0], output.time_distributions[0], one.duration
+            )
+            assert answer.text == expected.text
+            assert len(answer.events) == len(expected.events)
+            for event, other in zip(answer.events, expected.events, strict=True):
+                assert event.start == pytest.approx(other.start, abs=1e-3)
 
 
 def test_generation_is_a_forward_pass_over_its_result(tiny):
@@ -263,6 +294,18 @@ def test_saved_and_loaded(tiny, tmp_path):
         processor.check_model(model.config)
         with torch.no_grad():
             assert torch.equal(model(**inputs).logits, expected)
+
+
+def test_converted_to_the_same_layout(folder, tmp_path):
+    """Every tensor and the tokenizer are compared by `convert` itself, and again here."""
+    convert(folder, tmp_path / "again")
+    one, two = (
+        DisTimeForConditionalGeneration.from_pretrained(path).state_dict()
+        for path in (folder, tmp_path / "again")
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert "frames" in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_a_configuration_makes_a_model_of_its_backbone(tiny):

@@ -51,6 +51,7 @@ def test_packed_with_shared_frames_and_cached_features(workspace, tmp_path):
     flags = (*LORA, "--share_video_prefix", True, "--packing", True, "--max_seq_length", 512)
     flags += ("--max_items_per_group", 3)
     train(workspace, tmp_path / "pixels", *flags)
+    flags += ("--export", "both")
     train(workspace, tmp_path / "cached", *flags, "--cache_features", tmp_path / "features")
     before, pixels, cached = (
         parameters(folder)
@@ -62,6 +63,8 @@ def test_packed_with_shared_frames_and_cached_features(workspace, tmp_path):
     assert not any(name.startswith(("model.visual", "model.vision_tower")) for name in changed)
     for name, parameter in cached.items():
         torch.testing.assert_close(parameter, pixels[name], rtol=1e-5, atol=1e-7, msg=name)
+    for name, parameter in parameters(tmp_path / "cached" / "adapter").items():
+        torch.testing.assert_close(parameter, cached[name], rtol=0, atol=3e-6, msg=name)
     model = DisTime.from_pretrained(tmp_path / "cached", device="cpu")
     assert isinstance(model.chat(workspace / "b.mp4", "what is seen?", max_new_tokens=4).text, str)
 

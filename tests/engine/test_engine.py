@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -195,3 +196,31 @@ def test_values_out_of_range_are_refused_by_name(options):
 def test_several_samples_of_the_likeliest_answer_are_refused():
     with pytest.raises(EngineError, match="do_sample"):
         Job(lambda: None, samples=2)
+
+
+def test_a_group_is_answered_alike_to_the_last_bit(model, inputs):
+    """Whatever is answered before and after, and whichever video is read first."""
+
+    def answers(jobs, max_rows=3):
+        engine = Engine(model.model.float(), model.processor, max_rows=max_rows, workers=4)
+        return {one.job.tag: one.first_answers() for one in engine.run(jobs)}
+
+    def group(number, slow=()):
+        def load(i):
+            time.sleep(0.05 * (i in slow))
+            return inputs[i]
+
+        decoding = Decoding(max_new_tokens=12)
+        return [
+            Job(lambda i=i: load(i), decoding, tag=(number, i), group=number)
+            for i in ((0, 1, 2, 3) if number else (4, 5, 6))
+        ]
+
+    try:
+        alone_ = answers(group(1))
+        for jobs in (group(0) + group(1), group(1, slow=(0, 2)), group(1) + group(0, slow=(4,))):
+            found = answers(jobs)
+            for tag, expected in alone_.items():
+                assert [a.to_dict() for a in found[tag]] == [a.to_dict() for a in expected]
+    finally:
+        model.model.double()

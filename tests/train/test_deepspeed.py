@@ -68,12 +68,15 @@ JOBS = {
     "untied lora zero3": ("untied", None, (*LORA, *zero(3))),
     "new rows zero3": ("tied", None, (*LORA, *zero(3), *NEW_ROWS)),
     "untied new rows zero3": ("untied", None, (*LORA, *zero(3), *NEW_ROWS)),
+    "qwen zero2": ("qwen", None, zero(2)),
+    "qwen zero3": ("qwen", None, zero(3)),
     "bf16 zero2": ("tied", None, (*zero(2), "--bf16", True, "--max_steps", 1)),
     "other stage": ("tied", "zero2", (*zero(3), *RESUME)),
     "no DeepSpeed": ("tied", "zero2", RESUME),
 }
 ALONE = {
     "full": ("tied", None, EVALUATE),
+    "qwen": ("qwen", None, ()),
     "lora": ("tied", None, LORA),
     "untied lora": ("untied", None, LORA),
     "new rows": ("tied", None, (*LORA, *NEW_ROWS)),
@@ -86,7 +89,10 @@ def folder(tmp_path_factory):
     """Checkpoints with tied and untied embeddings, and data of which a quarter is video."""
     folder = tmp_path_factory.mktemp("deep speed")
     words = ["when does the red square appear ? at . no what is seen"]
-    write_tiny_checkpoint(folder / "tied", words, hidden_size=32, num_layers=2, num_frames=4)
+    for name, backbone in (("tied", "internvl"), ("qwen", "qwen3_vl")):
+        write_tiny_checkpoint(
+            folder / name, words, hidden_size=32, num_layers=2, num_frames=4, backbone=backbone
+        )
     model = DisTimeForConditionalGeneration.from_pretrained(folder / "tied")
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(1.1 * model.lm_head.weight.detach())
@@ -193,6 +199,8 @@ def _pairs(ranks):
         ("zero1", "full"),
         ("zero2", "full"),
         ("zero3", "full"),
+        ("qwen zero2", "qwen"),
+        ("qwen zero3", "qwen"),
         ("lora zero3", "lora"),
         ("untied lora zero3", "untied lora"),
         ("new rows zero3", "new rows"),

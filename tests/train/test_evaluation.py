@@ -75,7 +75,8 @@ def test_scores_are_those_of_the_answers(workspace, held_out):
     model = DisTime.from_pretrained(workspace / "tiny")
     time = model.processor.token_ids.time_stamp
     # With random weights hardly any answer has a time; so all have.
-    model.model.generation_config.sequence_bias = [[[time], 100.0]]
+    bias = torch.zeros(len(model.processor.tokenizer)).index_fill(0, torch.tensor(time), 100)
+    model.model.lm_head.register_forward_hook(lambda _, __, logits: logits + bias)
     questions = HeldOut(held_out, model.processor, num_frames=4, batch_size=2)
     assert len(questions) == 5
     scores = questions.score(model.model.train())

@@ -143,6 +143,8 @@ class Backbone(ABC):
 
     frames_have_sizes: ClassVar[bool] = False
     """Whether the number of a frame's tokens depends on its size."""
+    frames_per_slot: ClassVar[int] = 1
+    """Frames that become one slot."""
 
     def slot_times(self, times: Sequence[float]) -> Sequence[float]:
         """One time for every slot, from the times of the frames; a slot is a frame by default."""

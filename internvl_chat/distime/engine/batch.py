@@ -72,6 +72,14 @@ class Batch:
         self.slots: Slots | None = None
         self.logits = self.hidden = None  # of the position that every row's next token follows
 
+    def forget(self) -> None:
+        """Give the buffers back; those of the next rows do not depend on what was decoded before.
+
+        Only without rows.
+        """
+        if not self.rows:
+            self.slots = None
+
     # ------------------------------------------------------------------ entering
 
     def room(self, prefix_length: int, suffixes: Sequence[Sequence[int]]) -> int:
@@ -134,7 +142,7 @@ class Batch:
             self.logits,
             [row.decoding for row in self.rows],
             [row.generator for row in self.rows],
-            [i for i, row in enumerate(self.rows) if len(row.ids) < row.decoding.min_new_tokens],
+            [len(row.ids) for row in self.rows],
             self.end_id,
         )
         time_id = self.model.config.time_token_id

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -43,6 +44,9 @@ class Job:
         decoding: how every answer is decoded.
         samples: answers to each question; more than one with `do_sample` alone.
         tag: whatever the caller wants to find again.
+        group: jobs that follow one another with the same group are decoded among themselves alone
+            and enter in order, whichever is loaded first. What shares a batch changes the last bit
+            of a number; so a group's answers are the same, bit for bit, whenever it is answered.
         on_token: called as `(question, sample, ids, intervals)` after each token of an answer,
             with all its ids and normalised intervals so far; ids shrink to none where an answer
             had to be begun again.
@@ -55,6 +59,7 @@ class Job:
     decoding: Decoding = field(default_factory=Decoding)
     samples: int = 1
     tag: Any = None
+    group: int | None = None
     on_token: Callable[[int, int, Sequence[int], Sequence[torch.Tensor]], None] | None = None
     cancelled: bool = field(default=False, init=False)
 
@@ -189,6 +194,22 @@ class Engine:
         (finished,) = self.run(Job(lambda: inputs, decoding or Decoding()))
         return finished.first_answers()
 
+    def answer_in_step(self, inputs: PrefixInputs, decoding: Decoding) -> list[Answer]:
+        """Answer the questions of one video by `generate` of transformers.
+
+        For processes that share one model's weights (ZeRO-3) and so must run it equally often:
+        `generate` keeps them in step, continuous batches would not.
+
+        Raises:
+            EngineError: the model computed a time that is no number.
+        """
+        rows = [
+            Row(None, suffix, decoding, decoding.generator(number, self.model.device))
+            for number, suffix in enumerate(_suffixes(inputs))
+        ]
+        self.generate_alone(self.encode(inputs), rows)
+        return [self.read(row, inputs.duration) for row in rows]
+
     # ------------------------------------------------------------------ what a run asks for
 
     def encode(self, inputs: PrefixInputs) -> SharedPrefix:
@@ -237,7 +258,8 @@ class Engine:
             **sampling,
             num_beams=1,
             use_cache=True,
-            min_new_tokens=decoding.min_new_tokens,
+            begin_suppress_tokens=[ids.im_end] if decoding.min_new_tokens else None,
+            min_new_tokens=decoding.min_new_tokens if decoding.min_new_tokens > 1 else None,
             max_new_tokens=decoding.max_new_tokens,
             eos_token_id=[ids.im_end, *decoding.stop_ids],
             pad_token_id=ids.pad,
@@ -287,6 +309,7 @@ class _Run:
         self.loader = _Loader(source, engine.workers)
         self.waiting: deque[_Tag] = deque()  # answers that have not entered, in order
         self.prefix: tuple[_Open, SharedPrefix] | None = None  # of the job that enters now
+        self.group: int | None = None  # of the job that entered last
         self.ready: deque[Finished] = deque()
 
     def finished(self) -> Iterator[Finished]:
@@ -318,7 +341,7 @@ class _Run:
     def _let_in(self) -> None:
         """Let answers enter while there is room; open another job when none waits."""
         while True:
-            if not self.waiting and not self._open(wait=not self.batch.rows and not self.ready):
+            if not self.waiting and not self._open():
                 return
             if not self.waiting:
                 continue
@@ -345,8 +368,15 @@ class _Run:
             if not self.waiting or self.waiting[0].owner is not owner:
                 self.prefix = None  # its memory goes to those that come
 
-    def _open(self, wait: bool) -> bool:
+    def _open(self) -> bool:
         """Take the next job whose inputs are there; say whether there was one."""
+        wait = not self.batch.rows and not self.ready
+        following = self.loader.following()
+        if following is not None and following.group is not None:
+            if self.batch.rows and following.group != self.group:
+                return False
+            # When a job enters must not depend on how fast it was loaded.
+            wait = len(self.batch.rows) < self.engine.max_rows
         started = time.perf_counter()
         taken = self.loader.take(wait)
         if wait:
@@ -357,9 +387,11 @@ class _Run:
         if (error := future.exception()) is not None:
             self.ready.append(Finished(job, error=error))
             return True
+        if job.group != self.group:
+            self.group = job.group
+            self.batch.forget()
         inputs = future.result()
-        ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"].bool()
-        suffixes = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+        suffixes = _suffixes(inputs)
         answers = [[None] * job.samples for _ in suffixes]
         owner = _Open(job, inputs, suffixes, answers, len(suffixes) * job.samples)
         for question in range(len(suffixes)):
@@ -412,6 +444,11 @@ class _Run:
             self.ready.append(Finished(owner.job, owner.answers))
 
 
+def _suffixes(inputs: PrefixInputs) -> list[list[int]]:
+    ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"].bool()
+    return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+
+
 class _Loader:
     """Prepares the inputs of the next jobs in background threads.
 
@@ -424,8 +461,15 @@ class _Loader:
         self.loading: deque[tuple[Job, Future[PrefixInputs]]] = deque()
         self.is_done = False
 
+    def following(self) -> Job | None:
+        """The next job, if one has come; it stays."""
+        self._fill()
+        return self.loading[0][0] if self.loading else None
+
     def take(self, wait: bool) -> tuple[Job, Future[PrefixInputs]] | None:
         """Return a job whose inputs are there, or, having waited, None at the end of all jobs.
+
+        Jobs of a group come in order, others as they are loaded.
 
         Args:
             wait: until the first one is ready, or comes.
@@ -439,7 +483,10 @@ class _Loader:
                 return None
             self._submit(job)
         while True:
-            for entry in self.loading:
+            in_order = self.loading[0][0].group is not None
+            for entry in islice(self.loading, 1 if in_order else None):
+                if entry[0].group is not None and not in_order:
+                    break
                 if entry[1].done():
                     self.loading.remove(entry)
                     return entry

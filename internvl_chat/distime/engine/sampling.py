@@ -96,7 +96,7 @@ def choose(
     logits: Tensor,
     decodings: Sequence[Decoding],
     generators: Sequence[torch.Generator | None],
-    too_short: Sequence[int],
+    lengths: Sequence[int],
     end_id: int,
 ) -> list[int]:
     """Choose the next token of every row; the one time a step waits for the device.
@@ -105,12 +105,15 @@ def choose(
         logits: `(rows, vocabulary)`; changed in place.
         decodings: of each row.
         generators: of each row, None where it takes the likeliest.
-        too_short: rows that may not end yet.
-        end_id: the token that would end them.
+        lengths: tokens that each row has already.
+        end_id: the token that ends an answer, and is no part of it.
     """
     logits = logits.float()
-    for row in too_short:
-        logits[row, [end_id, *decodings[row].stop_ids]] = -torch.inf
+    for row, (decoding, length) in enumerate(zip(decodings, lengths, strict=True)):
+        if length < decoding.min_new_tokens:
+            # A token that ends an answer as a part of it may be the last one that is needed.
+            stops = decoding.stop_ids if length + 1 < decoding.min_new_tokens else ()
+            logits[row, [end_id, *stops]] = -torch.inf
     tokens = logits.argmax(-1)
     for row, (decoding, generator) in enumerate(zip(decodings, generators, strict=True)):
         if generator is not None:

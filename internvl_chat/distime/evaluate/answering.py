@@ -1,9 +1,9 @@
 """From one video and its questions to their answers.
 
 The costly part of a prompt is the video: 16 frames are 4,096 tokens, a question about 40. So a
-video is decoded once, encoded once, and the questions are answered in batches behind its prefix.
-The published way (`share_prefix=False`, `batch_size=1`) encodes it anew for every question; both
-give the same answers.
+video is decoded once, encoded once, and its questions join those of other videos in the engine's
+batches. The published way (`share_prefix=False`, `batch_size=1`) encodes it anew for every
+question; both give the same answers.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import time
-from collections import Counter
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
 
 from distime.backbones import DisTimeForConditionalGeneration
 from distime.benchmarks.base import Benchmark, Interval, Query
-from distime.errors import DisTimeError
+from distime.engine import Decoding, Engine, EngineError, Job
 from distime.evaluate.settings import Settings
-from distime.model.generation import SharedPrefix
 from distime.model.hub import local_folder
 from distime.model.modeling import class_of
-from distime.processing.answers import Answer, read_answer
+from distime.processing.answers import Answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import PromptError
 from distime.processing.sampling import VideoSample
@@ -37,12 +34,8 @@ from distime.processing.video import VideoError
 logger = logging.getLogger(__name__)
 
 
-class AnswerError(DisTimeError):
-    """The model's answer cannot be used; the message says why."""
-
-
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-FAILURES = (VideoError, PromptError, AnswerError)
+FAILURES = (VideoError, PromptError, EngineError)
 """What is wrong with one video and must not end the run."""
 
 
@@ -70,6 +63,30 @@ class Task:
         """Changes with anything that is asked, so that old answers are known by it."""
         asked = [self.video, self.bound, [[query.id, query.question] for query in self.queries]]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def units_of(tasks: Sequence[Task], batch_size: int) -> list[list[Task]]:
+    """Cut tasks into runs that are answered among themselves, and by one process.
+
+    What shares a batch changes the last bit of a number. Units depend on the annotation alone, so
+    that any number of processes, and runs that were killed and go on, write the same bytes. They
+    are large enough for places in the batch to be filled again, and many enough to be shared.
+
+    Args:
+        tasks: all of a run.
+        batch_size: most queries that are answered at once.
+    """
+    total = sum(len(task.queries) for task in tasks)
+    size = min(max(total // 64, batch_size), 8 * batch_size)
+    units: list[list[Task]] = []
+    room = 0
+    for task in tasks:
+        if room <= 0:
+            units.append([])
+            room = size
+        units[-1].append(task)
+        room -= len(task.queries)
+    return units
 
 
 def shorter_than_annotated(task: Task, sample: VideoSample) -> tuple[str, ...]:
@@ -102,24 +119,62 @@ class Answerer:
     """
 
     def __init__(self, settings: Settings, benchmark: Benchmark, device: torch.device):
-        self.settings, self.benchmark, self.device = settings, benchmark, device
-        self.seconds: Counter[str] = Counter()
+        self.settings, self.benchmark = settings, benchmark
         self.warnings: dict[str, tuple[str, ...]] = {}
-        with self._timed("load"):
-            processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
-            self.processor = benchmark.processor(processor)
-            self.model = load_model(settings, device)
-            self.processor.check_model(self.model.config)
+        started = time.perf_counter()
+        processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
+        self.processor = benchmark.processor(processor)
+        model = load_model(settings, device)
+        self.processor.check_model(model.config)
+        self.engine = Engine(
+            model,
+            self.processor,
+            max_rows=settings.batch_size,
+            max_batch_tokens=settings.max_batch_tokens,
+            workers=settings.workers,
+        )
+        self.seconds = self.engine.seconds
+        self.seconds["load"] = time.perf_counter() - started
 
-    # ------------------------------------------------------------------ the two halves
+    def answer(
+        self, units: Iterable[tuple[int, Sequence[Task]]]
+    ) -> Iterator[tuple[Task, list[Answer] | Exception]]:
+        """Answer tasks, in the order in which they come to their end.
 
-    def load(self, task: Task) -> VideoSample | PrefixInputs:
-        """Decode a video and tokenise its questions; runs in background threads.
+        Args:
+            units: the number of each unit, see `units_of`, and its tasks.
 
-        Raises:
-            VideoError: the video cannot be read.
-            PromptError: a question contains image tokens.
+        Yields:
+            a task with the answers to its queries in order, or with one of `FAILURES`.
         """
+        found: dict[str, dict[int, Answer]] = {}
+        jobs = (
+            job for number, tasks in units for task in tasks for job in self._jobs(task, number)
+        )
+        for finished in self.engine.run(jobs):
+            task, first = finished.job.tag
+            answers = found.setdefault(task.key, {})
+            if len(answers) == len(task.queries):
+                continue  # another part of it failed
+            if isinstance(finished.error, FAILURES):
+                found[task.key] = dict.fromkeys(range(len(task.queries)))
+                yield task, finished.error
+                continue
+            answers |= enumerate(finished.first_answers(), start=first)
+            if len(answers) == len(task.queries):
+                yield task, [answers[number] for number in range(len(task.queries))]
+
+    def _jobs(self, task: Task, group: int) -> Iterator[Job]:
+        """One job for all queries, or, with `share_prefix` off, one for each."""
+        sample = cache(lambda: self._load(task))
+        decoding = Decoding(max_new_tokens=self.settings.max_new_tokens)
+        step = len(task.queries) if self.settings.share_prefix else 1
+        for first in range(0, len(task.queries), step):
+            questions = [query.question for query in task.queries[first : first + step]]
+            load = partial(self._inputs, sample, questions)
+            yield Job(load, decoding, tag=(task, first), group=group)
+
+    def _load(self, task: Task) -> VideoSample:
         sample = self.processor.load_video(
             task.path,
             self.settings.num_segments,
@@ -128,93 +183,10 @@ class Answerer:
             gif_fps=self.benchmark.gif_fps,
         )
         self.warnings[task.key] = sample.warnings + shorter_than_annotated(task, sample)
-        if not self.settings.share_prefix:
-            return sample
-        questions = [query.question for query in task.queries]
-        return self.processor.shared_prefix(sample, questions, join=self.benchmark.join)
+        return sample
 
-    def answer(self, task: Task, loaded: VideoSample | PrefixInputs) -> list[Answer]:
-        """Answer a task's queries, in order.
-
-        Raises:
-            AnswerError: the model computed a time that is no number.
-        """
-        by_prefix = isinstance(loaded, PrefixInputs)
-        answers = self._by_prefix(loaded) if by_prefix else self._anew(task, loaded)
-        if any(not math.isfinite(e.start + e.end) for answer in answers for e in answer.events):
-            raise AnswerError(
-                f"the model computed a time that is no number in --dtype {self.settings.dtype}; "
-                "give a wider one (bf16 or fp32)"
-            )
-        return answers
-
-    # ------------------------------------------------------------------ ways to answer
-
-    def _by_prefix(self, inputs: PrefixInputs) -> list[Answer]:
-        with self._timed("encode_videos"):
-            prefix = self.model.encode_prefix(**self._on_device(inputs.prefix))
-        ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"]
-        rows = self._rows(prefix.length + ids.shape[1])
-        answers: list[Answer] = []
-        for start in range(0, len(ids), rows):
-            part = slice(start, start + rows)
-            first = int((mask[part].sum(0) == 0).sum())  # columns that only others need
-            batch = {"input_ids": ids[part, first:], "attention_mask": mask[part, first:]}
-            answers += self._generate(
-                batch, [inputs.duration] * len(batch["input_ids"]), prefix=prefix
-            )
-        return answers
-
-    def _anew(self, task: Task, sample: VideoSample) -> list[Answer]:
-        join = self.benchmark.join
-        questions = [query.question for query in task.queries]
-        longest = self.processor([sample], [max(questions, key=len)], join=join)["input_ids"]
-        rows = self._rows(longest.shape[1])
-        answers: list[Answer] = []
-        for start in range(0, len(questions), rows):
-            asked = questions[start : start + rows]
-            batch = self.processor([sample] * len(asked), asked, join=join)
-            answers += self._generate(batch, batch.pop("durations").tolist())
-        return answers
-
-    def _rows(self, length: int) -> int:
-        """How many prompts of that many tokens fit."""
-        fit = self.settings.max_batch_tokens // (length + self.settings.max_new_tokens)
-        return max(1, min(self.settings.batch_size, fit))
-
-    def _generate(
-        self, batch: dict, durations: Sequence[float], prefix: SharedPrefix | None = None
-    ) -> list[Answer]:
-        options = {
-            "do_sample": False,
-            "num_beams": 1,
-            "min_new_tokens": 1,
-            "max_new_tokens": self.settings.max_new_tokens,
-            "eos_token_id": self.processor.token_ids.im_end,
-            "pad_token_id": self.processor.token_ids.pad,
-            "return_dict_in_generate": True,
-        }
-        with self._timed("answer"):
-            inputs = self._on_device(batch) | options
-            if prefix is None:
-                output = self.model.generate(**inputs)
-            else:
-                output = self.model.generate_from_prefix(prefix, **inputs)
-            new_ids = output.sequences[:, batch["input_ids"].shape[1] :].cpu()
-        return [
-            read_answer(self.processor, *row)
-            for row in zip(new_ids, output.times, output.time_distributions, durations, strict=True)
-        ]
-
-    def _on_device(self, tensors: dict) -> dict:
-        dtype = self.model.dtype
-        moved = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-        if "pixel_values" in moved:
-            moved["pixel_values"] = moved["pixel_values"].to(dtype)
-        return moved
-
-    def _timed(self, name: str) -> _Timed:
-        return _Timed(self.seconds, name, self.device)
+    def _inputs(self, sample: Callable[[], VideoSample], questions: list[str]) -> PrefixInputs:
+        return self.processor.shared_prefix(sample(), questions, join=self.benchmark.join)
 
 
 def load_model(settings: Settings, device: torch.device) -> DisTimeForConditionalGeneration:
@@ -240,18 +212,3 @@ def load_model(settings: Settings, device: torch.device) -> DisTimeForConditiona
     )
     options["device_map"] = {"": device}
     return DisTimeForConditionalGeneration.from_pretrained(settings.checkpoint, **options).eval()
-
-
-class _Timed:
-    """Adds the seconds of a `with` block to a counter; waits for the device first."""
-
-    def __init__(self, seconds: Counter[str], name: str, device: torch.device):
-        self.seconds, self.name, self.device = seconds, name, device
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[self.name] += time.perf_counter() - self.start

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,12 @@ from distime import benchmarks
 from distime.benchmarks import add_file, find
 from distime.benchmarks.base import Answered, Benchmark, Query, SettingsError
 from distime.data.video_finder import VideoFinder
-from distime.evaluate.answering import FAILURES, Answerer, Task
+from distime.evaluate.answering import Answerer, Task, units_of
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
 from distime.files import FileError, read_json, write_json, write_text
-from distime.processing.ahead import load_ahead
 from distime.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def run(settings: Settings) -> Result:
             logger.info("%d of %d videos were answered before", len(tasks) - len(todo), len(tasks))
         seconds: Counter[str] = Counter()
         if todo:
-            seconds = answer_all(todo, settings, benchmark, journal, processes)
+            seconds = answer_all(tasks, done, settings, benchmark, journal, processes)
         timing = {
             "seconds": round(time.perf_counter() - started, 2),
             "videos": len(todo),
@@ -122,31 +121,34 @@ def group(queries: Sequence[Query], video_root: Path) -> list[Task]:
 
 def answer_all(
     tasks: Sequence[Task],
+    done: Collection[str],
     settings: Settings,
     benchmark: Benchmark,
     journal: Journal,
     processes: Processes,
 ) -> Counter[str]:
-    """Answer this process's share of the tasks; return the seconds it spent on what."""
+    """Answer this process's share of the tasks; return the seconds it spent on what.
+
+    A unit of which some tasks are `done` is answered whole, so that the others get the answers that
+    they would have got.
+    """
+    units = units_of(tasks, settings.batch_size)
+    units = [unit for unit in units if any(task.key not in done for task in unit)]
     answerer = Answerer(settings, benchmark, choose_device(settings.device, processes.local_rank))
-    total = sum(len(task.queries) for task in tasks)
+    total = sum(len(task.queries) for task in tasks if task.key not in done)
     begun = time.perf_counter()
     with tqdm(
         total=total, unit="query", desc=settings.run_name, disable=not processes.is_first
     ) as bar:
-        loading = load_ahead(
-            taken(processes, len(tasks)), lambda i: answerer.load(tasks[i]), settings.workers
-        )
-        for number, future in loading:
-            task = tasks[number]
-            try:
-                waited = time.perf_counter()
-                loaded = future.result()
-                answerer.seconds["wait_for_videos"] += time.perf_counter() - waited
-                journal.write(task, answerer.answer(task, loaded), answerer.warnings[task.key])
-            except FAILURES as error:
-                logger.warning("%s", error)
-                journal.write_failure(task, str(error))
+        mine = ((number, units[number]) for number in taken(processes, len(units)))
+        for task, outcome in answerer.answer(mine):
+            if task.key in done:
+                continue
+            if isinstance(outcome, Exception):
+                logger.warning("%s", outcome)
+                journal.write_failure(task, str(outcome))
+            else:
+                journal.write(task, outcome, answerer.warnings[task.key])
             # The bar shows the work of all processes, so that its estimate is of the whole run.
             bar.update(processes.add_answered(len(task.queries)) - bar.n)
     journal.close()

@@ -8,7 +8,6 @@ first time is scored by R1 and mIoU (`distime.metrics.moments`).
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,11 @@ from distime.data.dataset import BAD_SAMPLE, DataError
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.schema import Item, clamp_targets, read_item
+from distime.engine import Decoding, Engine, EngineError
 from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.moments import THRESHOLDS, retrieval
 from distime.model.tokens import TIME_STAMP
 from distime.processing.ahead import load_ahead
-from distime.processing.answers import read_answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import IGNORE_INDEX, VIDEO_TAG, encode_conversation
 from distime.processing.sampling import VideoSample
@@ -135,6 +134,7 @@ class HeldOut:
     def _answer_share(
         self, model: DisTimeForConditionalGeneration, rank: int, world_size: int, bar: bool
     ) -> list[Answered]:
+        engine = Engine(model, self.processor)
         turns = range(rank, -(-len(self.batches) // world_size) * world_size, world_size)
         loading = load_ahead(turns, self._load, _VIDEOS_AHEAD)
         found: list[Answered] = []
@@ -148,7 +148,7 @@ class HeldOut:
                     "evaluation: %d questions count as not answered: %s", len(numbers), error
                 )
                 inputs, numbers = self._blank(), ()
-            intervals = self._answer(model, inputs, self.max_new_tokens if numbers else 1)
+            intervals = self._answer(engine, inputs, self.max_new_tokens if numbers else 1)
             for number, predicted in zip(numbers, intervals, strict=False):
                 (window,), _ = clamp_targets(self.questions[number].targets, inputs.duration)
                 found.append(Answered(number, predicted, window))
@@ -173,33 +173,18 @@ class HeldOut:
         frame = np.zeros((1, 8, 8, 3), dtype=np.uint8)
         return self.processor.shared_prefix(VideoSample(frame, [0.0], 1.0, [0]), ["?"])
 
-    def _answer(
-        self, model: DisTimeForConditionalGeneration, inputs: PrefixInputs, max_new_tokens: int
-    ) -> list[Interval]:
+    def _answer(self, engine: Engine, inputs: PrefixInputs, max_new_tokens: int) -> list[Interval]:
         """The first interval of each answer in seconds, `NO_ANSWER` where there is none."""
-        device, ids = model.device, self.processor.token_ids
-        prefix = {name: tensor.to(device) for name, tensor in inputs.prefix.items()}
-        prefix["pixel_values"] = prefix["pixel_values"].to(model.dtype)
-        output = model.generate_from_prefix(
-            model.encode_prefix(**prefix),
-            **{name: tensor.to(device) for name, tensor in inputs.suffixes.items()},
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,  # training switches it off in the configuration
-            begin_suppress_tokens=[ids.im_end],
-            max_new_tokens=max_new_tokens,
-            # Only the first time is scored: nothing behind it needs to be generated.
-            eos_token_id=[ids.im_end, ids.time_stamp],
-            pad_token_id=ids.pad,
-            return_dict_in_generate=True,
-        )
-        new_ids = output.sequences[:, inputs.suffixes["input_ids"].shape[1] :].cpu()
-        rows = zip(new_ids, output.times, output.time_distributions, strict=True)
-        answers = [read_answer(self.processor, *row, inputs.duration) for row in rows]
+        # Only the first time is scored: nothing behind it needs to be generated.
+        stop_ids = (self.processor.token_ids.time_stamp,)
+        decoding = Decoding(max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+        try:
+            answers = engine.answer_in_step(inputs, decoding)
+        except EngineError:
+            # A diverging model computes times that are no numbers; training stops on it soon.
+            return [NO_ANSWER] * len(inputs.suffixes["input_ids"])
         first = [answer.events[0] if answer.events else None for answer in answers]
-        intervals = [NO_ANSWER if event is None else (event.start, event.end) for event in first]
-        # A diverging model computes times that are no numbers; training stops on it soon enough.
-        return [one if all(map(math.isfinite, one)) else NO_ANSWER for one in intervals]
+        return [NO_ANSWER if event is None else (event.start, event.end) for event in first]
 
 
 def _read(path: Path) -> list[Item]:

@@ -101,6 +101,7 @@ class QwenVL(Backbone):
     settings_class = QwenVLSettings
     template_class = QwenTemplate
     frames_have_sizes = True
+    frames_per_slot = 2
 
     def read_settings(self, folder: Path, config: dict[str, Any]) -> QwenVLSettings:
         """From the configuration, and from the files of the library's processor where they are."""
@@ -177,7 +178,7 @@ class QwenVL(Backbone):
 
     def slot_times(self, times: Sequence[float]) -> list[float]:
         """The middle between the first and the last frame of every slot."""
-        return slot_means(times, QwenVLSettings.frames_per_slot)
+        return slot_means(times, self.frames_per_slot)
 
     def positions(
         self,
