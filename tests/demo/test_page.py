@@ -187,6 +187,25 @@ def test_upload_ask_see_events_click_to_seek(browser, address, uploads, model, a
     browser.save_screenshot(str(artefacts / "demo_ground.png"))
 
 
+def test_two_people_at_once(browser, address, uploads, model, tmp_path):
+    with headless_browser(tmp_path / "second") as other:
+        pages = [Page(browser, address), Page(other, address)]
+        for page, video in zip(pages, uploads, strict=True):
+            page.upload(video)
+            page.wait(lambda page=page: page.video("readyState"))
+            page.write(QUERIES[0])
+        for page in pages:
+            page.ask()
+        for page, video in zip(pages, uploads, strict=True):
+            question = moment_retrieval_question(QUERIES[0])
+            expected = len(model.chat(video, question, max_new_tokens=12).events)
+            page.wait(
+                lambda page=page, expected=expected: (
+                    len(page.all("#distime-timeline g.event")) == expected
+                )
+            )
+
+
 def test_on_a_telephone(browser, address, uploads, artefacts):
     page = Page(browser, address)
     page.set_width(390)

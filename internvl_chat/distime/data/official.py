@@ -181,10 +181,10 @@ def _convert(data_set: OfficialData, source: Source, keep: Keep) -> Conversion:
         ) from None
 
 
-def table_rows(path: Path) -> list[dict[str, str]]:
+def table_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
     """Return the rows of a CSV file by its header."""
     with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        return list(csv.DictReader(stream, delimiter=delimiter))
 
 
 def has_column(path: Path, name: str) -> bool:

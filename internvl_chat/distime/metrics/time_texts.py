@@ -56,6 +56,42 @@ def all_numbers(text: str) -> list[Interval]:
     return _paired([float(one) for one in re.findall(r"\d+(?:\.\d+)?", text)])
 
 
+def tagged_or_worded(text: str) -> list[Interval]:
+    """``<time>A - B seconds</time>``; else ``A - B seconds``; else several forms (OMTG's).
+
+    The last are "starts at A and ends at B", "start is at A and the end is at B", ``A to B``,
+    ``A - B`` without unit and ``[A, B]``, together, sorted and without repeats. Clock times are
+    read in the first two and where something starts. Only intervals that run forwards count.
+    Behind "ends at" a single digit is read.
+    """
+    clock = r"(\d+(?::\d+)*(?:\.\d+)?)"
+    number = r"(\d+(?:\.\d+)?)"
+    for pattern in (
+        rf"<time>\s*{clock}\s*-\s*{clock}\s*seconds?\s*</time>",
+        rf"{clock}\s*-\s*{clock}\s*seconds?",
+    ):
+        found = [(_seconds(a), _seconds(b)) for a, b in re.findall(pattern, text, re.IGNORECASE)]
+        if forwards := [(start, end) for start, end in found if end > start]:
+            return forwards
+    worded = (
+        r"starts?\s+at\s+([\d:.]+)(?:\s*seconds?)?\s+and\s+ends?\s+at\s+([\d:.]+?)",
+        r"start\s+is\s+at\s+([\d:.]+)(?:\s*seconds?)?\s+and\s+the\s+end\s+is\s+at\s+([\d:.]+?)",
+    )
+    plain = (
+        rf"{number}\s+to\s+{number}",
+        rf"{number}\s*-\s*{number}(?!\s*seconds?)",
+        rf"\[\s*{number}\s*,\s*{number}\s*\]",
+    )
+    found = []
+    for pattern in (*worded, *plain):
+        for start, end in re.findall(pattern, text, re.IGNORECASE):
+            try:
+                found.append((_seconds(start), _seconds(end)))
+            except ValueError:
+                continue
+    return sorted({(start, end) for start, end in found if end > start})
+
+
 def _paired(numbers: list[float]) -> list[Interval]:
     return list(zip(numbers[::2], numbers[1::2], strict=False))
 
@@ -72,5 +108,6 @@ PARSERS: dict[str, Parser] = {
     "last range in words": last_range_in_words,
     "signed pairs": signed_pairs,
     "all numbers": all_numbers,
+    "tagged or worded": tagged_or_worded,
 }
 """Every parser by name."""

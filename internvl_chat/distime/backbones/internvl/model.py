@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
 
 from distime.backbones.internvl import published
 from distime.backbones.internvl.config import DisTimeConfig, set_image_tokens
@@ -67,6 +71,12 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
         set_image_tokens(checkpoint.config)
         return checkpoint
 
-    def write_published(self, folder: Path, max_shard_size: int | str = "5GB") -> None:
-        """Write config and weights as DisTime was published."""
+    def write_published(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        max_shard_size: int | str = "5GB",
+    ) -> None:
+        """Write tokenizer, config and weights as DisTime was published."""
+        published.write_tokenizer(tokenizer, folder)
         published.write(self, folder, max_shard_size)
