@@ -13,7 +13,7 @@ from distime.benchmarks.own_data import read_own_file, task_of
 from distime.cli import main
 from distime.data.problems import AnnotationError
 from distime.files import FileError
-from distime.metrics.interval_sets import matched_f1
+from distime.metrics.matching import matched_f1
 from evaluate.tiny_benchmarks import write_json
 
 GROUND = "<video>\nWhen does the red circle appear?"

@@ -37,8 +37,9 @@ from distime.metrics.dense_captioning import (
     localisation_metrics,
     needed_pairs,
 )
-from distime.metrics.interval_sets import matched_f1, set_iou
+from distime.metrics.interval_sets import set_iou
 from distime.metrics.intervals import NO_ANSWER, Interval, iou
+from distime.metrics.matching import matched_f1
 from distime.metrics.meteor import Aligner
 from distime.metrics.moments import THRESHOLDS, retrieval
 from distime.metrics.multiple_choice import percent, unread_warning
@@ -126,13 +127,17 @@ class OwnData(Benchmark):
 
     @classmethod
     def video_folder(cls, annotation: Path) -> Path:
-        """Where the meta file says, of several folders what they have in common; else beside it."""
-        if annotation.is_file():
-            try:
-                return common_root(sources_of(annotation))
-            except AnnotationError as error:
-                raise SettingsError(f"--annotation: {error}") from None
-        return annotation.parent
+        """Where the meta file says, of several folders what they have in common.
+
+        The meta file of ``held_out.jsonl`` is ``held_out.json``; without one, it is the file's own
+        folder.
+        """
+        try:
+            return (
+                common_root(sources_of(annotation)) if annotation.is_file() else annotation.parent
+            )
+        except AnnotationError as error:
+            raise SettingsError(f"--annotation: {error}") from None
 
     def queries(self) -> Iterator[Query]:
         """The first question of every item about a video."""
@@ -246,12 +251,20 @@ class OwnData(Benchmark):
 def sources_of(path: Path) -> list[DataSource]:
     """The sources of a meta file (.json), or the one that a jsonl file is.
 
+    That one has the root that a meta file of the same name gives it, or its own folder.
+
     Raises:
         AnnotationError: the meta file is wrong.
     """
-    from distime.data.meta import DataSource, read_meta
+    from distime.data.meta import DataSource, read_meta, scan_meta
 
-    return read_meta(path) if path.suffix == ".json" else [DataSource("", path.parent, path)]
+    if path.suffix == ".json":
+        return read_meta(path)
+    beside = path.with_suffix(".json")
+    described = scan_meta(beside) if beside.is_file() else ()  # it may be something else
+    sources = [one for one in described if isinstance(one, DataSource)]
+    roots = [one.root for one in sources if one.annotation.samefile(path)]
+    return [DataSource("", *(roots[:1] or [path.parent]), path)]
 
 
 def common_root(sources: Sequence[DataSource]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distime.metrics.intervals import Interval, overlap
+from distime.metrics.intervals import Interval, overlap, reaches
 
 
 def plain_iou(a: Interval, b: Interval) -> float:
@@ -53,3 +53,16 @@ def best_pairs(weights: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
         while column:
             matched[column], column = matched[came_from[column]], came_from[column]
     return sorted((matched[j] - 1, j - 1) for j in range(1, columns + 1) if matched[j])
+
+
+def matched_f1(predicted: Sequence[Interval], truth: Sequence[Interval], t: float) -> float:
+    """F1 in [0, 1] of two sets, each interval matched with at most one of the other set.
+
+    A pair can be matched where its IoU is at least ``t``; the matching is the largest there is.
+    1 where both sets are empty, 0 where one is.
+    """
+    if not predicted or not truth:
+        return float(not predicted and not truth)
+    hits = [[float(reaches(a, b, t)) for b in truth] for a in predicted]
+    matched = sum(hits[row][column] for row, column in best_pairs(hits))
+    return 2 * matched / (len(predicted) + len(truth))
