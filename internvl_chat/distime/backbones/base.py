@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.template import INTERNVL2_5_SYSTEM, ChatTemplate, Media
 from distime.errors import DisTimeError
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.loading import DisTimeForConditionalGeneration
 from distime.model.weights import read_json
 
 Pictures = np.ndarray | Sequence[np.ndarray | Image.Image]

@@ -13,7 +13,7 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 from distime.backbones.llava_onevision.template import ADDED_TOKENS, IMAGE, VIDEO
 from distime.model.base_checkpoint import read_base
 from distime.model.config import TimeConfig
-from distime.model.modeling import DisTimeForConditionalGeneration, register
+from distime.model.loading import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts, blank_square
 from distime.model.weights import Checkpoint
 
