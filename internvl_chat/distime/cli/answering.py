@@ -50,6 +50,12 @@ def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(*flags, type=kind, metavar=metavar, help=text)
 
 
+def frame_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_frame_arguments` was given, by the names of the processor's settings."""
+    names = ("fps", "max_frames", "max_video_tokens", "image_size")
+    return {name: getattr(args, name, None) for name in names}
+
+
 def add_answer_arguments(parser: argparse.ArgumentParser, *, clip: bool = False) -> None:
     """Add how to look at videos, and where the answers go."""
     add_model_arguments(parser)
@@ -100,13 +106,12 @@ def load_model(args: argparse.Namespace) -> DisTime:
     # Importing torch takes seconds, for which `--help` and a typo must not wait.
     from distime.api import DisTime
 
-    frames = ("fps", "max_frames", "max_video_tokens", "image_size")
     model = DisTime.from_pretrained(
         folder,
         dtype=args.dtype,
         device=args.device,
         attn_implementation=args.attn,
-        **{name: getattr(args, name, None) for name in frames},
+        **frame_settings(args),
     )
     model.batch_size = getattr(args, "batch_size", model.batch_size)
     return model
