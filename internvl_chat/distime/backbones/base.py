@@ -230,7 +230,7 @@ class Backbone(ABC):
         num_layers: int,
         num_frames: int,
     ) -> tuple[DisTimeForConditionalGeneration, CommonSettings]:
-        """Make a model of about half a million parameters with random weights.
+        """Make a small model with random weights.
 
         Args:
             tokenizer: with `ChatTemplate.added_tokens`.

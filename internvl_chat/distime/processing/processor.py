@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoConfig, BatchFeature, PreTrainedTokenizerBase
 
 from distime.backbones import BACKBONES, backbone_of
 from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError
@@ -494,7 +494,3 @@ def _frame_size(video: VideoReader) -> tuple[int, int]:
 def to_seconds(times: Tensor, duration: float) -> list[tuple[float, float]]:
     """Normalised intervals `(n, 2)` -> (start, end) in seconds, neither rounded nor ordered."""
     return [(start * duration, end * duration) for start, end in times.double().tolist()]
-
-
-for _backbone in BACKBONES.values():
-    AutoProcessor.register(_backbone.model_class.config_class, DisTimeProcessor)
