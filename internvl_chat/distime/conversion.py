@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distime.backbones import DisTimeForConditionalGeneration
 from distime.conversion_target import ConvertError, check_target
-from distime.model.modeling import class_of
+from distime.model.loading import class_of
 from distime.model.tokens import SPECIAL_TOKENS
 from distime.model.weights import read_json, read_tensors
 from distime.model_card import write_model_card

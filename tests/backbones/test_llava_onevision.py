@@ -28,10 +28,15 @@ from distime.backbones.llava_onevision import LlavaOnevisionSettings
 from distime.backbones.llava_onevision.anyres import grids_of
 from distime.data.lengths import conversation_lengths
 from distime.data.schema import Item
+from distime.model.adapter import WEIGHTS
+from distime.model.weights import CheckpointError
 from distime.processing.prompt import Media, PromptError, Turn, encode_conversation, encode_prompt
 from distime.processing.sampling import VideoSample
 from distime.processing.tokenizer import add_special_tokens, load_tokenizer
 from distime.tiny import word_tokenizer, write_tiny_checkpoint
+from distime.train.arguments import ModelArguments
+from distime.train.export import Exporter
+from distime.train.lora import select_trainable
 from tiny_tokenizers import write_qwen2
 
 LLAVA = BACKBONES["llava_onevision"]
@@ -149,16 +154,16 @@ def test_media_of_a_batch_are_encoded_as_each_alone(folder):
 # ------------------------------------------------------------------ base checkpoints
 
 LAYOUTS = {
-    "5": [],
-    "4.52": [(r"^model\.vision_tower\.", "model.vision_tower.vision_model.")],
-    "4.45": [
+    "today": [],
+    "deeper tower": [(r"^model\.vision_tower\.", "model.vision_tower.vision_model.")],
+    "hub": [
         (r"^model\.vision_tower\.", "vision_tower.vision_model."),
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(multi_modal_projector|image_newline)", r"\1"),
     ],
 }
-"""By the release of transformers: how its names follow from today's."""
+"""How the names that releases of transformers have written follow from today's."""
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -277,3 +282,39 @@ def test_a_tag_without_its_media_is_an_error(qwen_tokenizer, tag):
             encode_conversation(tokenizer, template, turns, shown)
     with pytest.raises(PromptError):
         encode_prompt(tokenizer, template, f"what? {tag} {tag}", media)
+
+
+# ------------------------------------------------------------------ adapters
+
+
+@pytest.mark.parametrize("freeze_mlp", [True, False])
+@pytest.mark.parametrize("use_llm_lora", [0, 2])
+def test_an_adapter_holds_the_newline_that_was_trained(folder, tmp_path, freeze_mlp, use_llm_lora):
+    """The projector has a parameter beside its module, which PEFT has no words for."""
+    model = DisTimeForConditionalGeneration.from_pretrained(folder)
+    arguments = ModelArguments(
+        str(folder), freeze_llm=True, freeze_backbone=True, freeze_mlp=freeze_mlp,
+        use_llm_lora=use_llm_lora,
+    )  # fmt: skip
+    select_trainable(model, arguments)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    exporter = Exporter(model, DisTimeProcessor.from_pretrained(folder), arguments)
+    exporter.write_full(tmp_path / "full")
+    exporter.write_adapter(tmp_path / "adapter")
+    full, base = (
+        dict(DisTimeForConditionalGeneration.from_pretrained(one).named_parameters())
+        for one in (tmp_path / "full", folder)
+    )
+    loaded = DisTimeForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, full[name]), name
+    newline = "model.image_newline"
+    assert torch.equal(full[newline], base[newline]) == freeze_mlp
+    path = tmp_path / "adapter" / WEIGHTS
+    tensors = load_file(path)
+    save_file(tensors | {"base_model.model.model.other": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match=r"not those of its configuration.*model\.other"):
+        DisTimeForConditionalGeneration.from_pretrained(tmp_path / "adapter")

@@ -2,7 +2,7 @@
 
 distime prepare NAME --source downloads/NAME --out internvl_chat/data_example/NAME
 distime prepare NAME --source downloads --out annotations --video-root videos   (what is missing?)
-distime prepare csv TABLE --out mine --video-root videos       (your own: docs/OWN_DATA.md)
+distime prepare csv TABLE --out mine --video-root videos       (a table of yours)
 
 Official files are looked for anywhere below --source; docs/EVALUATION.md says which and from
 where. The exit code is 1 where the numbers differ from the published ones or a video is missing.

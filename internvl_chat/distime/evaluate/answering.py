@@ -24,7 +24,7 @@ from distime.benchmarks.base import Benchmark, Interval, Query
 from distime.engine import Decoding, Engine, EngineError, Job
 from distime.evaluate.settings import Settings
 from distime.model.hub import local_folder
-from distime.model.modeling import class_of
+from distime.model.loading import class_of
 from distime.processing.answers import Answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import PromptError
@@ -123,8 +123,11 @@ class Answerer:
         self.warnings: dict[str, tuple[str, ...]] = {}
         started = time.perf_counter()
         processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
+        processor.adjust(**settings.frames)
         self.processor = benchmark.processor(processor)
         model = load_model(settings, device)
+        if settings.image_size is not None:
+            self.processor.fit(model.config)
         self.processor.check_model(model.config)
         self.engine = Engine(
             model,

@@ -15,7 +15,7 @@ from transformers import (
 from distime.backbones.internvl import published
 from distime.backbones.internvl.config import DisTimeConfig, set_image_tokens
 from distime.model.base_checkpoint import read_base
-from distime.model.modeling import DisTimeForConditionalGeneration, register
+from distime.model.loading import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts, blank_square
 from distime.model.tokens import IMG_CONTEXT, SPECIAL_TOKENS
 from distime.model.weights import Checkpoint, read_json

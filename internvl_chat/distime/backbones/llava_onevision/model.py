@@ -13,12 +13,12 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 from distime.backbones.llava_onevision.template import ADDED_TOKENS, IMAGE, VIDEO
 from distime.model.base_checkpoint import read_base
 from distime.model.config import TimeConfig
-from distime.model.modeling import DisTimeForConditionalGeneration, register
+from distime.model.loading import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts, blank_square
 from distime.model.weights import Checkpoint
 
-# Before release 4.52 of transformers the parts lay beside the language model with its head, and
-# before 5 the vision tower had a level more.
+# On the hub, as older releases of transformers have them, the parts lie beside the language model
+# with its head, and the vision tower has a level more.
 OLDER_NAMES = (
     (r"language_model\.lm_head\.", "lm_head."),
     (r"language_model\.model\.", "model.language_model."),
