@@ -92,6 +92,34 @@ def tagged_or_worded(text: str) -> list[Interval]:
     return sorted({(start, end) for start, end in found if end > start})
 
 
+def range_then_sentences(text: str) -> list[Interval]:
+    """``A - B``; else ``A to B``; else the first number of each sentence that says start or end.
+
+    The last also looks for "happen", in pieces between exclamation marks, question marks and line
+    ends, and pairs what it finds. Reversed intervals are turned round (E.T. Bench).
+    """
+    text = text.lower()
+    number = r"(\d+\.*\d*)"
+    for pattern in (rf"{number}\s*-\s*{number}", rf"{number}\s+to\s+{number}"):
+        if found := re.findall(pattern, text):
+            return [_forwards(_loose(start), _loose(end)) for start, end in found]
+    numbers = []
+    for piece in re.split(r"[!?\n]", text):
+        if re.search("start|end|happen", piece) and (match := re.search(number, piece)):
+            numbers.append(_loose(match[0]))
+    return [_forwards(*pair) for pair in _paired(numbers)]
+
+
+def _forwards(start: float, end: float) -> Interval:
+    return min(start, end), max(start, end)
+
+
+def _loose(text: str) -> float:
+    """A number with any number of full stops in it, of which the first counts."""
+    whole, _, fraction = text.partition(".")
+    return float(f"{whole}.{fraction.replace('.', '') or '0'}")
+
+
 MISSING = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"]
     + ["<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
@@ -116,5 +144,6 @@ PARSERS: dict[str, Parser] = {
     "signed pairs": signed_pairs,
     "all numbers": all_numbers,
     "tagged or worded": tagged_or_worded,
+    "range, then sentences": range_then_sentences,
 }
 """Every parser by name."""
