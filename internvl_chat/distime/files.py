@@ -89,6 +89,30 @@ def read_json(path: Path, what: str) -> tuple[Any, list[str]]:
         raise FileError(f"{path}: JSON nested too deeply to be the {what}.") from None
 
 
+def read_rows(path: Path, what: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the objects of a JSON list or of JSON lines, each behind its place in the file.
+
+    Raises:
+        FileError: the file cannot be read, is neither, or holds something that is no object.
+    """
+    text = read_text(path, what)
+    if text.lstrip().startswith("["):
+        rows = [(f"{path}, row {n}", row) for n, row in enumerate(read_json(path, what)[0], 1)]
+    else:
+        rows = []
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                try:
+                    rows.append((place, json.loads(line)))
+                except (ValueError, RecursionError) as error:
+                    raise FileError(f"{place}: not JSON ({error}); give the {what}.") from None
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise FileError(f"{place}: expected an object; give the {what}.")
+    return rows
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -10,12 +10,14 @@ import torch
 from transformers import (
     InternVLForConditionalGeneration,
     LlavaForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLForConditionalGeneration,
 )
 
 PLAIN_CLASS = {
     "internvl": InternVLForConditionalGeneration,
+    "llava_onevision": LlavaOnevisionForConditionalGeneration,
     "qwen3_vl": Qwen3VLForConditionalGeneration,
     "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
     "llava": LlavaForConditionalGeneration,
@@ -25,6 +27,18 @@ PLAIN_CLASS = {
 def same(model, inputs):
     """The same names."""
     return inputs
+
+
+def llava_onevision(model, inputs):
+    """Videos and pictures have a dimension each of their own there, and pictures their sizes."""
+    kept = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    if "pixel_values" not in inputs:
+        return kept
+    (row,) = inputs["image_grid_thw"].tolist()
+    pixels = inputs["pixel_values"][None]
+    if row[1:] == [0, 0]:
+        return kept | {"pixel_values_videos": pixels}
+    return kept | {"pixel_values": pixels, "image_sizes": torch.tensor([row[1:]])}
 
 
 def qwen(model, inputs, one_row):
@@ -51,4 +65,10 @@ def qwen2_5_vl(model, inputs):
     return qwen(model, inputs, one_row=False)
 
 
-PLAIN_INPUTS = {"internvl": same, "llava": same, "qwen3_vl": qwen3_vl, "qwen2_5_vl": qwen2_5_vl}
+PLAIN_INPUTS = {
+    "internvl": same,
+    "llava": same,
+    "llava_onevision": llava_onevision,
+    "qwen3_vl": qwen3_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+}

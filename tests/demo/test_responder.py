@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -26,6 +27,7 @@ from distime.demo.responder import (
     details_html,
     timeline_html,
 )
+from distime.engine.batch import Batch
 from distime.processing.answers import Answer, Event
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
@@ -93,6 +95,20 @@ def test_a_request_can_be_stopped(respond, video):
         respond(video, FIND, QUERIES[0], stop)
     assert 4 <= stop.asked <= 6
     assert respond(video, FIND, QUERIES[0], threading.Event()).answer
+
+
+def test_people_who_ask_at_once_share_a_batch(model, respond, uploads, video, monkeypatch):
+    asked = [(video, FIND, query) for query in QUERIES] + [(video, LIST, "")]
+    expected = [respond(*one).data for one in asked]
+    together, choose = [], Batch.choose
+    monkeypatch.setattr(
+        Batch, "choose", lambda batch: together.append(len(batch.rows)) or choose(batch)
+    )
+    with ThreadPoolExecutor(len(asked)) as pool:
+        found = list(pool.map(lambda one: respond(*one).data, asked))
+    for mine, alone in zip(found, expected, strict=True):
+        assert mine["answer"] == alone["answer"]
+    assert max(together) > 1
 
 
 def encoded(path, codec, pixels="yuv420p"):

@@ -197,10 +197,14 @@ def test_processes_share_the_counting_of_tokens(monkeypatch):
         def lengths(self, indices, show_progress):
             return [self[index] for index in indices]
 
-    data = Data([5, 3, 8, 1, 7])
-    parts = [[5, 1], [3, 7], [8]]
+    data, saved = Data([5, 3, 8, 1, 7]), []
+    parts = [[5], [3, 8], [1, 7]]
+    kept = SimpleNamespace(load=lambda: None, save=saved.append)
+    monkeypatch.setattr(finetune, "KeptLengths", lambda data, folder: kept)
+    monkeypatch.setattr(finetune, "broadcast_object_list", lambda values: values)
     for rank in range(3):
         monkeypatch.setattr(finetune, "gather_object", lambda share, r=rank: (
             [*parts[:r], *share, *parts[r + 1 :]]))  # fmt: skip
-        training = SimpleNamespace(process_index=rank, world_size=3)
+        training = SimpleNamespace(process_index=rank, world_size=3, output_dir="out")
         assert finetune.token_lengths(data, training) == data
+    assert saved == [data]  # by the first process alone

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from distime import DisTimeForConditionalGeneration
+from distime.processing.video import encode_video
+from distime.tiny import write_tiny_checkpoint
+from tiny_runs import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = "internvl_chat/shell/distime/internvl2_5_{}_dynamic_res_merged_stage_finetune_lora.sh"
+SCRIPTS = ROOT / "internvl_chat/shell/distime"
+INTERNVL = "internvl2_5_{}_dynamic_res_merged_stage_finetune_lora.sh"
+OTHERS = {
+    "llava_onevision": "llava_onevision_7b_finetune_lora.sh",
+    "qwen3_vl": "qwen3_vl_finetune_lora.sh",
+}
+"""By backbone."""
 
 # Stands in for Python on a machine with GPUs: says how many there are, and what it would run.
 PYTHON_WITH_GPUS = """#!/bin/sh
@@ -33,13 +47,13 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def flags_of(size, tmp_path, *overrides, **environment):
+def flags_of(script, tmp_path, *overrides, **environment):
     python = tmp_path / "python"
     python.write_text(PYTHON_WITH_GPUS)
     python.chmod(0o755)
     clean = {name: value for name, value in os.environ.items() if name != "GPUS"}
     words = subprocess.run(
-        ["sh", ROOT / SCRIPT.format(size), *overrides],
+        ["sh", SCRIPTS / script, *overrides],
         env=clean | {"PYTHON": str(python)} | environment,
         capture_output=True, text=True, check=True, cwd=tmp_path,
     ).stdout.splitlines()  # fmt: skip
@@ -51,7 +65,7 @@ def flags_of(size, tmp_path, *overrides, **environment):
 
 @pytest.mark.parametrize(("size", "weight_decay"), [("1b", "0.01"), ("8b", "0.05")])
 def test_numbers_are_the_published_ones(tmp_path, size, weight_decay):
-    launcher, flags = flags_of(size, tmp_path)
+    launcher, flags = flags_of(INTERNVL.format(size), tmp_path)
     assert {name: flags[name] for name in PUBLISHED} == PUBLISHED
     assert flags["weight_decay"] == weight_decay
     assert launcher[launcher.index("--nproc_per_node") + 1] == "8"
@@ -62,9 +76,55 @@ def test_numbers_are_the_published_ones(tmp_path, size, weight_decay):
     assert flags["model_name_or_path"].endswith(f"InternVL2_5-{size.upper()}")
 
 
+@pytest.mark.parametrize("script", OTHERS.values())
+def test_other_backbones_have_the_same_recipe(tmp_path, script):
+    launcher, flags = flags_of(script, tmp_path)
+    same = {name: value for name, value in PUBLISHED.items() if name != "conv_style"}
+    assert {name: flags[name] for name in same} == same
+    assert "conv_style" not in flags and flags["weight_decay"] == "0.05"
+    batch = int(flags["per_device_train_batch_size"]) * int(flags["gradient_accumulation_steps"])
+    assert 8 * batch == 128
+    comment = (SCRIPTS / script).read_text().split("\nset -eu")[0]
+    assert "ours" in comment  # which numbers the paper does not have
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", OTHERS)
+def test_recipes_of_other_backbones_train_their_tiny_model(tmp_path, backbone):
+    question = {"from": "human", "value": "<video>\nwhen does it happen?"}
+    answer = {"from": "gpt", "value": "at <TIME_STAMP>."}
+    write_tiny_checkpoint(
+        tmp_path / "tiny", [question["value"], answer["value"]], hidden_size=32, num_layers=1,
+        num_frames=4, backbone=backbone,
+    )  # fmt: skip
+    encode_video(tmp_path / "a.mp4", np.zeros((16, 64, 64, 3), np.uint8), fps=4)
+    item = {"video": "a.mp4", "tgt": [1, 2], "conversations": [question, answer]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(item) + "\n")
+    meta = {"one": {"root": ".", "annotation": "train.jsonl"}}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    environment = os.environ | {
+        "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "GPUS": "1", "BATCH_SIZE": "1",
+        "MODEL": "tiny", "META_PATH": "meta.json", "OUTPUT_DIR": "out",
+    }  # fmt: skip
+    flags = ("--max_steps", "2", "--dataloader_num_workers", "0", "--report_to", "none")
+    run = subprocess.run(
+        ["sh", SCRIPTS / OTHERS[backbone], *flags], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    before, after = parameters(tmp_path / "tiny"), parameters(tmp_path / "out")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    # Vision tower and projector stay; LoRA, the time modules and both vocabularies learn.
+    assert any("self_attn" in name for name in changed)
+    assert any(name.startswith("time_decoder") for name in changed)
+    assert "model.language_model.embed_tokens.weight" in changed
+    parts = DisTimeForConditionalGeneration.from_pretrained(tmp_path / "out").parts
+    assert not any(name.startswith((*parts.vision, *parts.projector)) for name in changed)
+
+
 def test_environment_and_trailing_flags_override(tmp_path):
     _, flags = flags_of(
-        "1b", tmp_path, "--learning_rate", "1e-5", "--max_num_frame", "32",
+        INTERNVL.format("1b"), tmp_path, "--learning_rate", "1e-5", "--max_num_frame", "32",
         GPUS="4", BATCH_SIZE="64", PER_DEVICE_BATCH_SIZE="2", META_PATH="m e/ta.json",
         MODEL="some model", OUTPUT_DIR="out",
     )  # fmt: skip

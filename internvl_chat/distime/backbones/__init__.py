@@ -10,7 +10,7 @@ _EXPORTS = {
     "BACKBONES": "distime.backbones.registry",
     "add": "distime.backbones.registry",
     "backbone_of": "distime.backbones.registry",
-    "DisTimeForConditionalGeneration": "distime.model.modeling",
+    "DisTimeForConditionalGeneration": "distime.model.loading",
 }
 __all__ = list(_EXPORTS)
 

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.template import INTERNVL2_5_SYSTEM, ChatTemplate, Media
 from distime.errors import DisTimeError
-from distime.model.modeling import DisTimeForConditionalGeneration
+from distime.model.loading import DisTimeForConditionalGeneration
+from distime.model.weights import read_json
 
 Pictures = np.ndarray | Sequence[np.ndarray | Image.Image]
 """uint8 RGB `(n, H, W, 3)`, or as many such frames or pictures, of any sizes."""
@@ -192,3 +193,18 @@ class Backbone(ABC):
             num_layers: of the language model.
             num_frames: of a video.
         """
+
+
+def saved_processor(folder: Path, kind: str) -> dict[str, Any]:
+    """What transformers' own processor of a checkpoint was saved with; empty where none was.
+
+    Args:
+        folder: of the checkpoint.
+        kind: "image" or "video".
+    """
+    names = {"image": "preprocessor_config.json", "video": "video_preprocessor_config.json"}
+    # Since release 5 one file holds what several held before.
+    files = {name: folder / name for name in ("processor_config.json", names[kind])}
+    found = {name: read_json(file) for name, file in files.items() if file.is_file()}
+    whole = found.get("processor_config.json", {}).get(f"{kind}_processor")
+    return whole or found.get(names[kind], {})

@@ -6,9 +6,12 @@ from typing import Any
 
 from distime.backbones.base import Backbone
 from distime.backbones.internvl import InternVL
+from distime.backbones.llava_onevision import LlavaOnevision
 from distime.backbones.qwen_vl import Qwen2_5VL, Qwen3VL
 
-BACKBONES: dict[str, Backbone] = {one.name: one for one in (InternVL(), Qwen3VL(), Qwen2_5VL())}
+BACKBONES: dict[str, Backbone] = {
+    one.name: one for one in (InternVL(), LlavaOnevision(), Qwen3VL(), Qwen2_5VL())
+}
 """By their names."""
 
 

@@ -4,8 +4,9 @@
     score("NAME", "results.json").metrics
 
 ``registry.py`` finds them, also those of other packages and files; ``base.py`` says what one is;
-``result.py`` holds the numbers and ``table.py`` puts many side by side. Every other file is a
-benchmark. None of them needs torch to score. How to add one: docs/ADD_A_BENCHMARK.md.
+``result.py`` holds the numbers, ``runs.py`` finds them in a folder and ``table.py`` puts many side
+by side. Every other file is a benchmark. None of them needs torch to score. How to add one:
+docs/ADD_A_BENCHMARK.md.
 """
 
 from distime.benchmarks.registry import (
@@ -13,6 +14,7 @@ from distime.benchmarks.registry import (
     benchmarks,
     find,
     newest_predictions,
+    of_file,
     official_data,
     prediction_files,
     score,
@@ -26,6 +28,7 @@ __all__ = [
     "compare",
     "find",
     "newest_predictions",
+    "of_file",
     "official_data",
     "prediction_files",
     "score",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from distime import paths
 from distime.errors import DisTimeError
 from distime.files import FileError, read_json
 
@@ -95,6 +96,8 @@ class Benchmark(ABC):
     """Its place in lists."""
     file: ClassVar[Path | None] = None
     """Where it comes from, if from a file that `--benchmark-file` names."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Endings of annotations that can be named in place of a benchmark and are then asked by it."""
 
     annotation: ClassVar[str]
     """Default annotation, below `annotation_root`."""
@@ -149,6 +152,16 @@ class Benchmark(ABC):
 
     def __init__(self, settings: Settings):
         self.settings = settings
+
+    @classmethod
+    def result_folder(cls, annotation: Path) -> str:
+        """Name of the folder under `results`."""
+        return cls.title
+
+    @classmethod
+    def video_folder(cls, annotation: Path) -> Path:
+        """Where the videos lie when nobody says otherwise."""
+        return paths.videos() / cls.videos
 
     @abstractmethod
     def queries(self) -> Iterable[Query]:

@@ -130,6 +130,13 @@ def find(name: str) -> type[Benchmark]:
     return known[name]
 
 
+def of_file(name: str) -> type[Benchmark] | None:
+    """Return the benchmark that asks an annotation named in its place, by the name's ending."""
+    if name in benchmarks():
+        return None
+    return next((b for b in benchmarks().values() if name.endswith(b.suffixes or "\0")), None)
+
+
 def official_data() -> dict[str, OfficialData]:
     """Return what `distime prepare` can convert, by its name: benchmarks and training data."""
     found = {
@@ -211,22 +218,24 @@ def default_ground_truth(benchmark: type[Benchmark]) -> Path | None:
     return annotation.parent / benchmark.ground_truth if benchmark.ground_truth else annotation
 
 
-def newest_predictions(name: str, root: Path | None = None) -> Path:
+def newest_predictions(name: str, root: Path | None = None, annotation: Path | None = None) -> Path:
     """Return the predictions of a benchmark that were written last.
 
     Args:
         name: of the benchmark.
         root: the results folder, by default ``internvl_chat/results``.
+        annotation: that was asked; the results of a user's own file lie below its name.
 
     Raises:
         FileError: there are none; the message gives the command that makes them.
     """
     benchmark = find(name)
     root = root or paths.results()
-    runs = prediction_files(benchmark, (root / benchmark.title).glob("*"))
+    folder = root / benchmark.result_folder(annotation or Path(benchmark.annotation))
+    runs = prediction_files(benchmark, folder.glob("*"))
     if not runs:
         raise FileError(
-            f"{root / benchmark.title}: no {benchmark.predictions[0]} of any checkpoint; make one "
+            f"{folder}: no {benchmark.predictions[0]} of any checkpoint; make one "
             f"with `sh internvl_chat/evaluate.sh CHECKPOINT {name}` or name the predictions."
         )
     return max(runs, key=lambda path: path.stat().st_mtime)

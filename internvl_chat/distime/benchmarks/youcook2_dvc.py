@@ -29,13 +29,10 @@ from distime.files import FileError, read_json, write_json
 from distime.metrics import meteor, ptb
 from distime.metrics.cider import cider
 from distime.metrics.dense_captioning import (
-    THRESHOLDS,
     Events,
     Video,
     calls_one_by_one,
-    caption_scores,
-    f1,
-    localisation,
+    captioning_metrics,
     needed_pairs,
     soda_c,
 )
@@ -193,22 +190,7 @@ def _metrics(
     videos: Sequence[Video], paragraphs: Sequence[meteor.Pair], aligner: Aligner
 ) -> dict[str, float]:
     aligner.request([*needed_pairs(videos), *paragraphs])  # At once, to keep Java busy.
-    meteors, ciders = caption_scores(videos, aligner)
-    precision, recall = (
-        np.array(part) for part in zip(*(localisation(v.ious) for v in videos), strict=True)
-    )
-    f1s = [f1(p, r) for p, r in zip(precision.mean(axis=1), recall.mean(axis=1), strict=True)]
-    metrics = {
-        "SODA_c": 100 * float(soda_c(videos, aligner).mean()),
-        "CIDEr": 100 * float(ciders.mean()),
-        "METEOR": 100 * float(meteors.mean()),
-        "F1": 100 * float(np.mean(f1s)),
-        "Precision": 100 * float(precision.mean()),
-        "Recall": 100 * float(recall.mean()),
-    }
-    for i, t in enumerate(THRESHOLDS):
-        metrics[f"Precision@{t}"] = 100 * float(precision[:, i].mean())
-        metrics[f"Recall@{t}"] = 100 * float(recall[:, i].mean())
+    metrics = captioning_metrics(videos, aligner)
     metrics |= _paragraph_metrics(paragraphs, aligner)
     metrics["n_preds"] = sum(len(video.predicted) for video in videos) / len(videos)
     return metrics

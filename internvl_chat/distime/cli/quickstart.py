@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     for name, metrics in rows.items():
         print(f"{name:<28}" + "".join(f"{metrics[column]:>9.1f}" for column in columns))
     print(f"{'answers to another question':<28}{result.wrong_question:>9.1f}")
-    if args.backbone == "internvl":
-        low, high = EXPECTED_MIOU
+    if args.backbone in EXPECTED_MIOU:
+        low, high = EXPECTED_MIOU[args.backbone]
         print(f"\nto be expected: trained mIoU from {low} to {high}, by seed and by CPU")
     print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items()))
     print(f"picture: {result.picture}")

@@ -4,6 +4,7 @@ distime score BENCHMARK results.json --gt annotation.json --output metrics.json
 distime score BENCHMARK                      the newest results under internvl_chat/results
 distime score --compare A.json B.json        metrics files side by side
 distime score MINE results.json --benchmark-file my.py
+distime score held_out.jsonl results.json    a file of your own in the training format
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from distime.benchmarks import Result, benchmarks, compare, newest_predictions, score
+from distime.benchmarks import Result, benchmarks, compare, newest_predictions, of_file, score
 from distime.cli.benchmark_file import add_benchmark_file, read_benchmark_file
 from distime.files import FileError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime score``."""
-    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=", ".join(benchmarks()))
+    parser.add_argument(
+        "benchmark",
+        nargs="?",
+        metavar="BENCHMARK",
+        help=f"{', '.join(benchmarks())}, or a file of your own in the training format",
+    )
     parser.add_argument(
         "predictions",
         nargs="*",
@@ -58,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     read_benchmark_file(args)
     _expect_usage(args.benchmark is not None, "name a benchmark, or use --compare")
-    predictions = args.predictions or [newest_predictions(args.benchmark)]
+    if by_file := of_file(args.benchmark):
+        _expect_usage(args.gt is None, f"{args.benchmark} is the truth already, leave out --gt")
+        args.benchmark, args.gt = by_file.name, Path(args.benchmark)
+    predictions = args.predictions or [newest_predictions(args.benchmark, annotation=args.gt)]
     options = {
         name: getattr(args, name)
         for benchmark in benchmarks().values()

@@ -127,7 +127,7 @@ def _without_pictures(
     """
     if not media.num_frames:
         tiles = (1,) * len(media.image_tiles)
-        return Media(0, image_tiles=tiles), media.num_image_tokens
+        return Media(1, image_tiles=tiles), media.num_image_tokens - len(tiles)
     whole = encode(tokenizer, template.video_block(media.num_frames, media.tokens_per_image))
     thin = encode(tokenizer, template.video_block(1, 0))
     return Media(0, num_frames=1), len(whole) - len(thin)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TOGETHER = 8
+"""Requests that are worked on at once; the engine decodes their answers in one batch."""
+
 _CSS = """
 .distime-stage { position: relative; }
 .distime-stage .event { cursor: pointer; }
@@ -238,7 +241,7 @@ def build_page(responder: Responder, examples: Sequence[Example] = ()) -> "gradi
             [video, mode, question, played],
             list(outputs.values()),
             api_visibility="private",
-            concurrency_limit=1,
+            concurrency_limit=TOGETHER,
             show_progress_on=answer,
         )
         stop.click(
@@ -250,7 +253,7 @@ def build_page(responder: Responder, examples: Sequence[Example] = ()) -> "gradi
             [video, mode, question],
             gr.JSON(visible=False),
             api_name="ask",
-            concurrency_limit=1,
+            concurrency_limit=TOGETHER,
         )
         mode.change(
             lambda mode: gr.update(visible=mode != LIST),
@@ -350,7 +353,8 @@ def serving(
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
         try:
             rows = write_examples(folder / "examples", num_examples)
-            page = build_page(Responder(model, [folder], limits, checkpoint), rows)
+            responder = Responder(model, [folder], limits, checkpoint)
+            page = build_page(responder, rows)
             fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
             try:
                 _, address, _ = page.launch(
@@ -373,6 +377,7 @@ def serving(
                 yield address
             finally:
                 page.close(verbose=False)
+                responder.close()
         finally:
             if before is None:
                 del os.environ["GRADIO_TEMP_DIR"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from distime.engine import Service
 from distime.errors import DisTimeError
 from distime.export import srt
 from distime.model.tokens import TIME_STAMP
@@ -85,7 +86,7 @@ class Responder:
     """Answers requests about the videos in some folders, and about no other file.
 
     Args:
-        model: answers; one request at a time.
+        model: answers; requests that come together share its batches.
         folders: where uploads and examples lie.
         limits: of a request.
         checkpoint: its name.
@@ -102,7 +103,7 @@ class Responder:
         self.checkpoint = checkpoint
         self.folders = [Path(folder).resolve() for folder in folders]
         self.limits = limits or Limits()
-        self._lock = threading.Lock()
+        self.service = Service(model.engine)
 
     def __call__(
         self,
@@ -131,9 +132,7 @@ class Responder:
             self.check_length(path)
             sample = self.model.processor.load_video(path)
             read = time.perf_counter()
-            with self._lock:
-                started = time.perf_counter()
-                answer = self._answer(sample, asked, stop)
+            answer = self._answer(sample, asked, stop)
             done = time.perf_counter()
             prompt = self.model.prompt(sample, asked)
         except DemoError:
@@ -147,8 +146,7 @@ class Responder:
         facts = {
             "video": f"{len(sample.times)} frames of {sample.duration:.1f} s, "
             f"read in {read - begun:.2f} s",
-            "waited": f"{started - read:.2f} s for other requests",
-            "answered": f"in {done - started:.2f} s on {device}",
+            "answered": f"in {done - read:.2f} s on {device}",
             "answer": answer.text,
         }
         events = answer.events
@@ -170,13 +168,17 @@ class Responder:
         job = self.model.job(sample, [question], max_new_tokens=self.limits.new_tokens)
         if stop is not None:
             job.on_token = lambda *_: job.cancel() if stop.is_set() else None
-        (finished,) = self.model.engine.run(job)
+        finished = self.service.submit(job).result()
         if job.cancelled:
             raise DemoError("Stopped.")
         (answer,) = self.model.results(finished)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def close(self) -> None:
+        """Answer nothing more."""
+        self.service.close(timeout=0)
 
     def _check_question(self, mode: str, question: str | None) -> str:
         if mode not in MODES:

@@ -24,7 +24,7 @@ from distime.benchmarks.base import Benchmark, Interval, Query
 from distime.engine import Decoding, Engine, EngineError, Job
 from distime.evaluate.settings import Settings
 from distime.model.hub import local_folder
-from distime.model.modeling import class_of
+from distime.model.loading import class_of
 from distime.processing.answers import Answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
 from distime.processing.prompt import PromptError

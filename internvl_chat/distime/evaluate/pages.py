@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distime.benchmarks import Result, benchmarks, find
-from distime.benchmarks.base import SettingsError
-from distime.benchmarks.table import finished_runs, found_predictions, score_run
+from distime.benchmarks.base import Benchmark
+from distime.benchmarks.runs import find_runs, run_files
+from distime.benchmarks.table import score_run, shown_metrics
+from distime.errors import DisTimeError
 from distime.evaluate.report import (
     Link,
     facts_html,
@@ -20,7 +22,7 @@ from distime.evaluate.report import (
     write_report,
 )
 from distime.evaluate.runner import read_finished, read_score
-from distime.files import FileError, read_json
+from distime.files import read_json
 from distime.values import expect
 
 
@@ -51,9 +53,9 @@ def write_pages(
         FileError: there is nothing to report, or several runs for one annotation.
     """
     expect(results_dir.is_dir(), str(results_dir), "no such folder; give a results folder.")
-    runs = finished_runs(results_dir)
+    runs = run_files(results_dir)
     folders = {path.parent for path in runs}
-    others = [one for one in found_predictions(results_dir) if one[1].parent not in folders]
+    others = [run for run in find_runs(results_dir) if not run.has_answers]
     expect(
         runs or others,
         str(results_dir),
@@ -72,28 +74,29 @@ def write_pages(
         page = path.with_name(path.name.replace("run", "report", 1)).with_suffix(".html")
         try:
             write_report(page, read_finished(path, annotation, video_root), examples)
-        except (SettingsError, FileError) as error:
+        except DisTimeError as error:
             on_problem(f"{page}: without samples: {error}")
             _write_without_samples(page, path, str(error))
         description, _ = read_json(path, "run.json of an evaluation")
-        name = description["settings"]["benchmark"]
         counts = description.get("counts", {})
-        written.append(_Written(page, name, read_score(path.parent), counts))
+        kind = find(description["settings"]["benchmark"])
+        title = kind.result_folder(Path(description["settings"]["annotation"]))
+        written.append(_Written(page, kind, title, read_score(path.parent), counts))
         yield page
-    for name, path in others:
-        page = path.with_name("report.html")
+    for run in others:
+        page = run.predictions.with_name("report.html")
         try:
-            score = score_run(name, path)
-        except FileError as error:
+            score = score_run(run.benchmark.name, run.predictions)
+        except DisTimeError as error:
             on_problem(str(error))
             continue
         why = note(
             "These predictions have no run.json and no answers/ beside them, which evaluation "
             "writes: their confidences are unknown."
         )
-        title = f"{find(name).title}, {path.parent.name}"
-        write_page(page, title, [metrics_html(score, name), why])
-        written.append(_Written(page, name, score))
+        title = f"{run.title}, {run.predictions.parent.name}"
+        write_page(page, title, [metrics_html(score, run.benchmark.name), why])
+        written.append(_Written(page, run.benchmark, run.title, score))
         yield page
     if folders != {results_dir}:
         yield _write_index(results_dir / "index.html", written)
@@ -103,7 +106,8 @@ class _Written(NamedTuple):
     """A page of a run of a benchmark."""
 
     page: Path
-    benchmark: str
+    benchmark: type[Benchmark]
+    title: str
     score: Result | None
     counts: Mapping[str, int] = {}
 
@@ -111,11 +115,12 @@ class _Written(NamedTuple):
 def _write_index(path: Path, written: Sequence[_Written]) -> Path:
     """Write a page with a table for each benchmark, where each run is a link to its page."""
     body = []
-    for name, entry in benchmarks().items():
-        runs = sorted((one for one in written if one.benchmark == name), key=lambda one: one.page)
-        if not runs:
-            continue
-        metrics = entry.headline
+    order = list(benchmarks().values())
+    kinds = {(one.benchmark, one.title) for one in written}
+    for entry, title in sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1])):
+        runs = [one for one in written if (one.benchmark, one.title) == (entry, title)]
+        runs.sort(key=lambda one: one.page)
+        metrics = shown_metrics(entry, [one.score for one in runs])
         rows = [
             [Link(one.page.relative_to(path.parent).as_posix(), _run_words(one.page))]
             + [one.score.metrics.get(metric, "") if one.score else "" for metric in metrics]
@@ -123,8 +128,9 @@ def _write_index(path: Path, written: Sequence[_Written]) -> Path:
             for one in runs
         ]
         published = [entry.released.get(metric, "") for metric in metrics]
-        rows.append(["published 1B predictions", *published, "", ""])
-        body.append(f"<h2>{html.escape(entry.title)}</h2>")
+        if entry.released:
+            rows.append(["published 1B predictions", *published, "", ""])
+        body.append(f"<h2>{html.escape(title)}</h2>")
         body.append(table_html(rows, ["percent", *metrics, "queries", "answered"]))
     write_page(path, "Runs", body)
     return path
@@ -139,14 +145,15 @@ def _run_words(page: Path) -> str:
 def _write_without_samples(page: Path, run: Path, problem: str) -> None:
     description, _ = read_json(run, "run.json of an evaluation")
     settings = description["settings"]
-    name = settings["benchmark"]
+    kind = find(settings["benchmark"])
     body = [
         facts_html(description),
-        metrics_html(read_score(run.parent), name),
+        metrics_html(read_score(run.parent), kind.name),
         note(
             f"The answers cannot be shown: {problem}. Paths are those that the evaluation was "
             "given: call `distime report` from the same folder, or name them with --annotation "
             "and --video-root."
         ),
     ]
-    write_page(page, f"{find(name).title}, {Path(settings['checkpoint']).name}", body)
+    title = kind.result_folder(Path(settings["annotation"]))
+    write_page(page, f"{title}, {Path(settings['checkpoint']).name}", body)

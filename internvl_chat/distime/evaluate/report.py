@@ -113,16 +113,17 @@ def write_report(path: Path, run: FinishedRun, examples: int, pictures: Path | N
     body = [facts_html(run.description), metrics_html(run.score, run.benchmark.name)]
     if not known:
         body.append(note("No answered query has a known truth: there is nothing to compare."))
-    elif known[0].expected:
-        right = sum(sample.fit for sample in known)
-        unread = sum(not sample.is_read for sample in known)
-        body.append(
-            f"<p>{right:.0f} of {len(known)} answers name the right option; {unread} name no "
-            "option, or several, and count as wrong.</p>"
-        )
-    else:
-        body += [quality_html(known), calibration_html(known)]
-    body.append(examples_html(run, known, examples, pictures))
+    kinds = by_kind(known)
+    for kind, some in kinds.items():
+        if len(kinds) > 1:
+            body.append(f"<h2>{kind.capitalize()}</h2>")
+        if some[0].expected:
+            body.append(choices_html(some))
+        else:
+            body += [quality_html(some), calibration_html(some)]
+    for kind, some in kinds.items() or [("", [])]:
+        prefix = f"{kind}-".replace(" ", "-") if len(kinds) > 1 else ""
+        body.append(examples_html(run, some, examples, pictures, prefix))
     write_page(path, f"{run.benchmark.title}, {run.settings.checkpoint_name}", body)
 
 
@@ -144,6 +145,21 @@ def samples(run: FinishedRun) -> list[Sample]:
         elif truth := run.benchmark.truth(query):
             known.append(Sample(fit(answer.events, truth), query, answer, truth))
     return sorted(known, key=lambda sample: sample.fit)
+
+
+def by_kind(known: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Samples by what they are judged by, in an order of their own; the worst first in each."""
+    kinds: dict[str, list[Sample]] = {"times": [], "captions": [], "choices": []}
+    for sample in known:
+        kind = (
+            "choices"
+            if sample.expected
+            else "captions"
+            if _is_captioning(sample.truth)
+            else "times"
+        )
+        kinds[kind].append(sample)
+    return {kind: some for kind, some in kinds.items() if some}
 
 
 def fit(events: Sequence[Event], truth: Sequence[Event]) -> float:
@@ -197,16 +213,31 @@ def metrics_html(score: Result | None, benchmark: str) -> str:
             "queries writes it unless --no-score or --limit was given."
         )
     published = find(benchmark).released
-    rows = [[name, value, published.get(name, "")] for name, value in score.metrics.items()]
-    parts = ["<h2>Metrics</h2>"]
-    parts.append(table_html(rows, ["percent", "this run", "published 1B predictions"]))
-    parts.append(note("The published ones answer the official queries; compare only such runs."))
+    rows = [[name, value] for name, value in score.metrics.items()]
+    header = ["percent", "this run"]
+    if published:
+        rows = [[*row, published.get(row[0], "")] for row in rows]
+        header.append("published 1B predictions")
+    parts = ["<h2>Metrics</h2>", table_html(rows, header)]
+    if published:
+        words = "The published ones answer the official queries; compare only such runs."
+        parts.append(note(words))
     if score.published_as_run:
         rows = [[name, value] for name, value in score.published_as_run.items()]
         parts.append(table_html(rows, ["as the published scorer computes it", "this run"]))
     parts.append(table_html([[name, count] for name, count in score.counts.items()]))
     parts += [note(f"Note: {warning}") for warning in score.warnings]
     return "\n".join(parts)
+
+
+def choices_html(known: Sequence[Sample]) -> str:
+    """How many answers to multiple choice are right."""
+    right = sum(sample.fit for sample in known)
+    unread = sum(not sample.is_read for sample in known)
+    return (
+        f"<p>{right:.0f} of {len(known)} answers name the right option; {unread} name no "
+        "option, or several, and count as wrong.</p>"
+    )
 
 
 def quality_html(known: Sequence[Sample], bins: int = 20) -> str:
@@ -286,14 +317,21 @@ def verdict(confidence: Sequence[float], overlap: Sequence[float]) -> str:
 
 
 def examples_html(
-    run: FinishedRun, known: Sequence[Sample], examples: int, pictures: Path | None
+    run: FinishedRun,
+    known: Sequence[Sample],
+    examples: int,
+    pictures: Path | None,
+    prefix: str = "",
 ) -> str:
-    """The worst and the best samples, with pictures where answers name times."""
+    """The worst and the best samples, with pictures where answers name times.
+
+    `prefix` tells the anchors of several kinds apart.
+    """
     if not known:
         answered = [(query, answer) for query, answer in run.answered if answer is not None]
         known = [Sample(math.nan, query, answer, []) for query, answer in answered]
     chosen = [
-        (f"{name}-{number}", sample)
+        (f"{prefix}{name}-{number}", sample)
         for name, some in chosen_samples(known, examples).items()
         for number, sample in enumerate(some, 1)
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distime import paths
-from distime.benchmarks import add_file, benchmarks, find
+from distime.benchmarks import add_file, benchmarks, find, of_file
 from distime.benchmarks.base import Benchmark, SettingsError
 from distime.model.attention import ATTENTION
 from distime.model.hub import is_model, why_no_checkpoint
@@ -39,7 +39,9 @@ class Settings:
     """
 
     checkpoint: Path = _setting(None, "folder of the checkpoint, published layout or our own")
-    benchmark: str = _setting(None, f"one of {', '.join(benchmarks())}")
+    benchmark: str = _setting(
+        None, f"one of {', '.join(benchmarks())}, or a file of your own in the training format"
+    )
     benchmark_file: Path | None = _setting(
         None, "Python file that defines the benchmark, see docs/ADD_A_BENCHMARK.md"
     )
@@ -98,9 +100,14 @@ class Settings:
                 setattr(self, one.name, Path(value))
         if self.benchmark_file is not None:
             add_file(self.benchmark_file)
+        if by_file := of_file(str(self.benchmark)):
+            _expect(self.annotation is None, "annotation", self.annotation,
+                    f"{self.benchmark} is the annotation already; leave it out")  # fmt: skip
+            self.annotation, self.benchmark = Path(self.benchmark), by_file.name
         if self.benchmark not in benchmarks():
             raise SettingsError(
-                f"benchmark {self.benchmark!r}: choose one of {', '.join(benchmarks())}"
+                f"benchmark {self.benchmark!r}: choose one of {', '.join(benchmarks())}, or name "
+                "a file of your own in the training format (.jsonl, or a meta file .json)"
             )
         self._check_choices()
         self._check_numbers()
@@ -188,9 +195,10 @@ class Settings:
         self.annotation = self.annotation or (
             paths.home() / benchmark.annotation_root / benchmark.annotation
         )
-        self.video_root = self.video_root or paths.videos() / benchmark.videos
+        self.video_root = self.video_root or benchmark.video_folder(self.annotation)
         self.num_segments = self.num_segments or benchmark.num_segments
-        self.out_dir = self.out_dir or (paths.results() / benchmark.title / self.checkpoint_name)
+        folder = benchmark.result_folder(self.annotation)
+        self.out_dir = self.out_dir or paths.results() / folder / self.checkpoint_name
         if self.ground_truth is None:
             beside = benchmark.ground_truth
             self.ground_truth = self.annotation.parent / beside if beside else self.annotation

@@ -171,6 +171,37 @@ def caption_scores(videos: Sequence[Video], aligner: Aligner) -> tuple[np.ndarra
     return meteor.scores(sums).reshape(shape), ciders.reshape(shape)
 
 
+def localisation_metrics(videos: Sequence[Video]) -> dict[str, float]:
+    """Return F1, Precision and Recall of the windows in percent, the latter also by threshold.
+
+    F1 is the harmonic mean of a video's mean precision and mean recall, averaged over videos.
+    """
+    precision, recall = (
+        np.array(part) for part in zip(*(localisation(v.ious) for v in videos), strict=True)
+    )
+    f1s = [f1(p, r) for p, r in zip(precision.mean(axis=1), recall.mean(axis=1), strict=True)]
+    metrics = {
+        "F1": 100 * float(np.mean(f1s)),
+        "Precision": 100 * float(precision.mean()),
+        "Recall": 100 * float(recall.mean()),
+    }
+    for i, t in enumerate(THRESHOLDS):
+        metrics[f"Precision@{t}"] = 100 * float(precision[:, i].mean())
+        metrics[f"Recall@{t}"] = 100 * float(recall[:, i].mean())
+    return metrics
+
+
+def captioning_metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, float]:
+    """Return SODA_c, CIDEr and METEOR in percent, then `localisation_metrics`."""
+    meteors, ciders = caption_scores(videos, aligner)
+    return {
+        "SODA_c": 100 * float(soda_c(videos, aligner).mean()),
+        "CIDEr": 100 * float(ciders.mean()),
+        "METEOR": 100 * float(meteors.mean()),
+        **localisation_metrics(videos),
+    }
+
+
 def _group_sums(rows: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     ends = np.cumsum([0, *sizes])
     cumulative = np.vstack([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])

@@ -105,6 +105,7 @@ def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
     """
     state = without_tied_head(model, model.state_dict())
     dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    lone = _lone_parameters(model)
     config, tensors = _tied(model, adapter) if is_tied(model) else (adapter.config, adapter.tensors)
     try:
         with warnings.catch_warnings():
@@ -112,7 +113,8 @@ def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             wrapped = PeftModel(model, dataclasses.replace(config, inference_mode=True))
         expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False).keys()
-        if different := sorted(expected ^ tensors.keys()):
+        beside = {name for name in tensors.keys() - expected if name.removeprefix(_PREFIX) in lone}
+        if different := sorted(expected ^ (tensors.keys() - beside)):
             raise CheckpointError(
                 f"{folder}: its tensors are not those of its configuration and base: "
                 f"{listed(different)}"
@@ -123,7 +125,9 @@ def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
                 f"{folder}: it was trained on {adapter.base}, and the weights it is to be applied "
                 "to are others; name the base with `distime merge BASE ADAPTER DST`"
             )
-        set_peft_model_state_dict(wrapped, tensors)
+        for name in beside:
+            state[name.removeprefix(_PREFIX)].copy_(tensors[name])
+        set_peft_model_state_dict(wrapped, {n: t for n, t in tensors.items() if n not in beside})
     except (RuntimeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -132,6 +136,20 @@ def apply(model: PreTrainedModel, folder: Path, adapter: Adapter) -> None:
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(dtypes[name])
     model.requires_grad_(True)
+
+
+def _lone_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that stand beside modules, such as LLaVA's `image_newline`.
+
+    PEFT has words for modules alone: one that was trained is in the file, but in no configuration,
+    and PEFT by itself leaves it as it was.
+    """
+    return {
+        f"{outer}.{name}" if outer else name
+        for outer, module in model.named_modules()
+        if any(True for _ in module.children())
+        for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def _tied(model: PreTrainedModel, adapter: Adapter) -> tuple[PeftConfig, dict[str, Tensor]]:

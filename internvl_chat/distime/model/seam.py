@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from distime.model.weights import Checkpoint, CheckpointError
@@ -166,11 +167,17 @@ class Seam:
         """
         raise NotImplementedError
 
-    def write_published(self, folder: Path, max_shard_size: int | str = "5GB") -> None:
+    def write_published(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        max_shard_size: int | str = "5GB",
+    ) -> None:
         """Write the model in the layout in which DisTime on this backbone was published.
 
         Args:
-            folder: made if it is not there.
+            folder: where the processor has been saved.
+            tokenizer: of the processor; what it wrote is replaced.
             max_shard_size: bytes of a weight file, above which there are several and an index.
 
         Raises:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import operator
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from distime.backbones import DisTimeForConditionalGeneration
@@ -32,7 +33,7 @@ def use_cached_features(
         FeatureError: the disk has not enough room.
         DataError: frames change from epoch to epoch.
     """
-    parts = [model.get_submodule(name) for name in (*model.parts.vision, *model.parts.projector)]
+    parts = [_part(model, name) for name in (*model.parts.vision, *model.parts.projector)]
     half = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     dtype = half or model.dtype
     settings = data.processor.settings
@@ -63,3 +64,9 @@ def use_cached_features(
         part.to("cpu")
     logger.info("%s: %d files written by this process", data.features.folder, written)
     PartialState().wait_for_everyone()
+
+
+def _part(model: nn.Module, name: str) -> nn.Module:
+    """A module, or a module of the one parameter that has this name."""
+    found = operator.attrgetter(name)(model)
+    return found if isinstance(found, nn.Module) else nn.ParameterList([found])

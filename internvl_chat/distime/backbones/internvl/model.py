@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
 
 from distime.backbones.internvl import published
 from distime.backbones.internvl.config import DisTimeConfig, set_image_tokens
 from distime.model.base_checkpoint import read_base
-from distime.model.modeling import DisTimeForConditionalGeneration, register
+from distime.model.loading import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts, blank_square
 from distime.model.tokens import IMG_CONTEXT, SPECIAL_TOKENS
 from distime.model.weights import Checkpoint, read_json
@@ -67,6 +71,12 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
         set_image_tokens(checkpoint.config)
         return checkpoint
 
-    def write_published(self, folder: Path, max_shard_size: int | str = "5GB") -> None:
-        """Write config and weights as DisTime was published."""
+    def write_published(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        max_shard_size: int | str = "5GB",
+    ) -> None:
+        """Write tokenizer, config and weights as DisTime was published."""
+        published.write_tokenizer(tokenizer, folder)
         published.write(self, folder, max_shard_size)

@@ -17,7 +17,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError, Size
+from distime.backbones.base import (
+    Backbone,
+    CommonSettings,
+    Pictures,
+    ProcessorError,
+    Size,
+    saved_processor,
+)
 from distime.backbones.qwen_vl.model import (
     DisTimeQwen2_5VL,
     DisTimeQwen2_5VLConfig,
@@ -29,7 +36,6 @@ from distime.backbones.qwen_vl.positions import sequence_positions, sides_of
 from distime.backbones.qwen_vl.template import IMAGE_PAD, VIDEO_PAD, QwenTemplate
 from distime.backbones.template import Media
 from distime.backbones.tiny_parts import qwen2_config, time_ids
-from distime.model.weights import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +115,7 @@ class QwenVL(Backbone):
             )
             if key in vision
         }
-        # Since release 5 one file holds what two held before.
-        whole = _json(folder / "processor_config.json")
-        image, video = "preprocessor_config.json", "video_preprocessor_config.json"
-        files = {
-            "image": whole.get("image_processor") or _json(folder / image),
-            "video": whole.get("video_processor") or _json(folder / video),
-        }
+        files = {kind: saved_processor(folder, kind) for kind in ("image", "video")}
         for kind, said in files.items():
             size = said.get("size") or {}
             for end, key in (("min", "shortest_edge"), ("max", "longest_edge")):
@@ -231,10 +231,6 @@ def slot_means(times: Sequence[float], step: int) -> list[float]:
     """The middle between first and last of every `step` times, the last time repeated to fill."""
     padded = [*times, *([times[-1]] * (-len(times) % step))]
     return [(padded[i] + padded[i + step - 1]) / 2 for i in range(0, len(padded), step)]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 class Qwen3VL(QwenVL):

@@ -20,7 +20,7 @@ from distime.backbones.qwen_vl.positions import batch_positions, sides_of
 from distime.backbones.qwen_vl.template import ADDED_TOKENS, IMAGE_PAD, VIDEO_PAD
 from distime.model.base_checkpoint import read_base
 from distime.model.config import TimeConfig
-from distime.model.modeling import DisTimeForConditionalGeneration, register
+from distime.model.loading import DisTimeForConditionalGeneration, register
 from distime.model.seam import Parts
 from distime.model.weights import Checkpoint
 
