@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "DisTimeConfig": "distime.backbones.internvl.config",
-    "DisTimeForConditionalGeneration": "distime.backbones",
-    "DisTimeProcessor": "distime.processing.processor",
+    "DisTimeForConditionalGeneration": "distime.registration",
+    "DisTimeProcessor": "distime.registration",
     "DisTime": "distime.api",
     "Event": "distime.processing.answers",
     "Events": "distime.processing.answers",

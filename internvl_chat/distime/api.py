@@ -122,6 +122,10 @@ class DisTime:
         device: torch.device | str | None = None,
         attn_implementation: str | None = None,
         revision: str | None = None,
+        fps: float | None = None,
+        max_frames: int | None = None,
+        max_video_tokens: int | None = None,
+        image_size: int | None = None,
     ) -> DisTime:
         """Load model and processor of any checkpoint that the package reads.
 
@@ -133,6 +137,13 @@ class DisTime:
             attn_implementation: "sdpa", "eager" or "flash_attention_2"; by default the best one
                 that transformers finds.
             revision: branch, tag or commit on the hub.
+            fps: look at that many frames for each second of a video; needs `max_frames`. Like the
+                three that follow it stands in the processor's settings, and is saved with them; by
+                default all are as the checkpoint says.
+            max_frames: most frames that `fps` gives.
+            max_video_tokens: budget of visual tokens for a video: frames get smaller on Qwen, and
+                fewer elsewhere.
+            image_size: side in pixels of the square that InternVL makes of a frame.
 
         Raises:
             RequestError: there is no such device or attention.
@@ -154,7 +165,15 @@ class DisTime:
             options["dtype"] = dtype
         # The processor first: its mistakes show before gigabytes are read.
         processor = DisTimeProcessor.from_pretrained(folder)
+        processor.adjust(
+            fps=fps,
+            max_frames=max_frames,
+            max_video_tokens=max_video_tokens,
+            image_size=image_size,
+        )
         model = DisTimeForConditionalGeneration.from_pretrained(folder, **options)
+        if image_size is not None:
+            processor.fit(model.config)
         return cls(model.to(device), processor)
 
     @property

@@ -67,7 +67,7 @@ $results
 
 Times are expectations over the whole video: an event much shorter than a bin ($bins bins, so
 1/$reg_max of the video) is placed inside its bin by the balance of two neighbours. The model sees
-$num_frames frames, whatever the length of the video. Nothing orders start and end in its answers.
+$frames of a video. Nothing orders start and end in its answers.
 """)
 
 
@@ -111,7 +111,7 @@ def model_card(name: str, config: TimeConfig, settings: CommonSettings, source: 
         "language model": f"{text.model_type}, {text.num_hidden_layers} layers of width "
         f"{text.hidden_size}, vocabulary {text.vocab_size}",
         "vision tower": f"{vision.num_hidden_layers} layers of width {vision.hidden_size}",
-        "frames of a video": f"{settings.num_frames}, each {settings.frame_in_words}",
+        "frames of a video": f"{settings.frames_in_words}, each {settings.frame_in_words}",
         "time": f"{config.reg_max + 1} bins, {config.layer_num} layers, "
         f"sigma {config.enc_sigma:g} bins",
     }
@@ -120,7 +120,7 @@ def model_card(name: str, config: TimeConfig, settings: CommonSettings, source: 
         name=name,
         bins=config.reg_max + 1,
         reg_max=config.reg_max,
-        num_frames=settings.num_frames,
+        frames=settings.frames_in_words,
         parts=_table(parts),
         run=_table(dict(_flat(_read_run(run)))) or "No `run.json` was beside the weights.",
         results="\n\n".join(_results(source)) or "None were beside the weights.",

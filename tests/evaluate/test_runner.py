@@ -11,6 +11,7 @@ from distime.cli import main
 from distime.data.video_finder import VideoFinder
 from distime.evaluate import Settings, SettingsError, run
 from distime.evaluate.answering import Answerer
+from distime.processing.processor import DisTimeProcessor
 from evaluate.tiny_benchmarks import RUNS, settings_of
 
 
@@ -47,6 +48,24 @@ def test_a_finished_run_is_not_repeated(charades, monkeypatch):
     first.path.unlink()
     monkeypatch.setattr(Answerer, "__init__", None)  # loading the model would fail
     assert run(Settings(**charades)).path.read_bytes() == before
+
+
+def test_frames_by_the_second(charades, monkeypatch):
+    counted = []
+    load = DisTimeProcessor.load_video
+
+    def spy(self, *arguments, **options):
+        sample = load(self, *arguments, **options)
+        counted.append((len(sample.times), round(sample.duration)))
+        return sample
+
+    monkeypatch.setattr(DisTimeProcessor, "load_video", spy)
+    asked = charades | {"num_segments": None}
+    result = run(Settings(**asked, fps=0.5, max_frames=6, limit=2, plots=1))
+    assert not result.problem and counted
+    assert all(n == min(6, max(1, round(seconds * 0.5))) for n, seconds in counted)
+    with pytest.raises(SettingsError, match="fps was 0.5, is 1.*--overwrite"):
+        run(Settings(**asked, fps=1.0, max_frames=6, limit=2))
 
 
 def test_answers_of_other_settings_are_not_mixed(charades, checkpoint, tmp_path):

@@ -14,8 +14,10 @@ import torch
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.data.dataset import DataSettings, TrainingData
+from distime.processing.processor import ProcessorSettings
+from distime.processing.prompt import Media
 from distime.train import finetune
-from distime.train.arguments import ArgumentError, ModelArguments
+from distime.train.arguments import ArgumentError, DataArguments, ModelArguments
 from distime.train.trainer import DisTimeTrainer
 from tiny_runs import LAUNCH, parameters, train
 
@@ -34,6 +36,29 @@ def test_output_is_a_whole_checkpoint(workspace, tmp_path):
     assert model.generate(**inputs, max_new_tokens=3).shape[1] == inputs["input_ids"].shape[1] + 3
 
 
+def test_frames_by_the_second_are_trained_and_kept(workspace, tmp_path, monkeypatch):
+    """Four seconds, three frames of four tokens each; the budget takes two of them."""
+    shown = set()
+    decode = TrainingData._decode
+
+    def spy(self, *arguments):
+        loaded = decode(self, *arguments)
+        shown.add((loaded.media, tuple(loaded.pixel_values.shape)))
+        return loaded
+
+    monkeypatch.setattr(TrainingData, "_decode", spy)
+    frames = ("--fps", 1, "--max-frames", 3, "--max_video_tokens", 11, "--image_size", 112)
+    numbers = ("--min_num_frame", 16, "--max_num_frame", 16)
+    train(workspace, tmp_path / "out", "--max_steps", 1, *numbers, *frames)
+    assert shown == {(Media(4, num_frames=2), (2, 3, 112, 112))}
+    processor = DisTimeProcessor.from_pretrained(tmp_path / "out")
+    settings = processor.settings
+    assert (settings.fps, settings.max_frames, settings.max_video_tokens) == (1, 3, 11)
+    model = DisTimeForConditionalGeneration.from_pretrained(tmp_path / "out")
+    processor.check_model(model.config)
+    assert model.config.image_seq_length == 4
+
+
 def test_lora_trains_adapters_embeddings_and_time_modules_alone(workspace, tmp_path):
     train(
         workspace, tmp_path / "out", "--max_steps", 2, "--per_device_train_batch_size", 4,
@@ -47,6 +72,30 @@ def test_lora_trains_adapters_embeddings_and_time_modules_alone(workspace, tmp_p
         in_full = name.startswith(("time_", "lm_head")) or "embed_tokens" in name
         changed = not torch.equal(parameter, before[name])
         assert changed == bool(adapted or in_full), name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--fps 2 --max_frames 4", "--fps 2 goes by the second: leave out --min_num_frame"),
+        ("--max_num_frame 16 --min_num_frame 16 --fps 2", "fps 2 without max_frames"),
+        ("--max_video_tokens 0", "--max_video_tokens 0"),
+        ("--image_size 60", "image_size 60 is not a multiple of 56"),
+    ],
+)
+def test_frame_flags_that_do_not_go_together(workspace, tmp_path, caplog, words, message):
+    train(workspace, tmp_path / "out", *words.split(), expect=2)
+    assert message in caplog.text
+
+
+def test_numbers_of_frames_end_those_by_the_second():
+    saved = ProcessorSettings(fps=2, max_frames=8)
+    asked = DataArguments.__new__(DataArguments)
+    vars(asked).update(min_num_frame=8, max_num_frame=8)
+    assert asked.frame_settings(saved)["num_frames"] == 8
+    vars(asked).update(min_num_frame=16, max_num_frame=16)
+    assert "num_frames" not in asked.frame_settings(saved)
+    assert "num_frames" not in asked.frame_settings(ProcessorSettings())
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(workspace, tmp_path, caplog):

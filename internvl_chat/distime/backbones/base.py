@@ -6,6 +6,7 @@ data ask for no more than stands here.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,16 +41,43 @@ class CommonSettings:
         num_frames: frames of a video, unless a call says otherwise.
         sampling: how the frames of a video are chosen, unless a call says otherwise; one of
             `distime.processing.sampling.RULES`. Published evaluations and training name their own.
+        fps: frames for each second of a video, in place of `num_frames`; None for none.
+        max_frames: most frames that `fps` gives.
+        max_video_tokens: budget of visual tokens for a whole video, None for none. It sets the size
+            of frames where a backbone has them of any, and their number where it has not.
         system_message: the system turn; None for no such turn.
     """
 
     num_frames: int = 16
     sampling: str = "by_time"
+    fps: float | None = None
+    max_frames: int | None = None
+    max_video_tokens: int | None = None
     system_message: str | None = INTERNVL2_5_SYSTEM
 
     def __post_init__(self):
         if self.num_frames < 1:
             raise ProcessorError(f"num_frames must be at least 1, got {self.num_frames}")
+        if (self.fps is None) != (self.max_frames is None):
+            given, other = ("fps", "max_frames")[:: -1 if self.fps is None else 1]
+            raise ProcessorError(
+                f"{given} {getattr(self, given):g} without {other}: give both, such as fps 2 and "
+                "max_frames 512"
+            )
+        if self.fps is not None and not (self.fps > 0 and math.isfinite(self.fps)):
+            raise ProcessorError(f"fps must be above 0, got {self.fps}")
+        for name in ("max_frames", "max_video_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ProcessorError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def frames_in_words(self) -> str:
+        """How many frames of a video are shown, for a person."""
+        number = f"{self.num_frames} frames"
+        if self.fps is not None:
+            number = f"{self.fps:g} frames a second, at most {self.max_frames}"
+        budget = self.max_video_tokens
+        return number if budget is None else f"{number}, within {budget} visual tokens"
 
     @property
     def frame_in_words(self) -> str:
@@ -146,6 +174,25 @@ class Backbone(ABC):
     frames_per_slot: ClassVar[int] = 1
     """Frames that become one slot."""
 
+    adjustable: ClassVar[tuple[str, ...]] = ("num_frames", "fps", "max_frames", "max_video_tokens")
+    """Settings of how a video is shown that can be changed for a model as it is."""
+
+    def frame_tokens(self, settings: CommonSettings) -> tuple[float, int]:
+        """The fewest tokens that one frame of a video takes, and those of a video besides.
+
+        Where sizes count, frames get smaller to keep to a budget (`max_video_tokens`).
+        """
+        media = self.video_media(1, None, settings)
+        return media.tokens_per_image, media.num_extra
+
+    def fit(self, settings: CommonSettings, config: Any) -> None:  # noqa: B027 (most need nothing)
+        """Let a model's configuration follow settings that were changed.
+
+        Args:
+            settings: of the processor.
+            config: of the model; changed in place.
+        """
+
     def slot_times(self, times: Sequence[float]) -> Sequence[float]:
         """One time for every slot, from the times of the frames; a slot is a frame by default."""
         return times
@@ -183,7 +230,7 @@ class Backbone(ABC):
         num_layers: int,
         num_frames: int,
     ) -> tuple[DisTimeForConditionalGeneration, CommonSettings]:
-        """Make a model of about half a million parameters with random weights.
+        """Make a small model with random weights.
 
         Args:
             tokenizer: with `ChatTemplate.added_tokens`.

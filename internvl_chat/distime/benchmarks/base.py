@@ -223,8 +223,11 @@ class Benchmark(ABC):
         return processor
 
     def shown_question(self, query: Query) -> str:
-        """The question as published files hold it: behind one line for each frame."""
-        frames = "\n".join(["<FRAME_TIME_REF>: <image>"] * self.settings.num_segments)
+        """The question as published files hold it: behind one line for each frame.
+
+        Where the number of frames depends on the video, one line stands for all.
+        """
+        frames = "\n".join(["<FRAME_TIME_REF>: <image>"] * (self.settings.num_segments or 1))
         return frames + self.join + query.question
 
     def read_annotation(self, path: Path | None = None, flag: str = "annotation") -> Any:

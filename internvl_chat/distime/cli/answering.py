@@ -38,12 +38,35 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attn", metavar="NAME", help=f"attention: {', '.join(ATTENTION)}")
 
 
+def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how videos are shown, where the checkpoint's own way is not wanted."""
+    for name, kind, metavar, text in (
+        ("fps", float, "F", "frames for each second of a video; needs --max-frames"),
+        ("max-frames", int, "N", "most frames that --fps gives"),
+        ("max-video-tokens", int, "N", "budget of visual tokens for a video"),
+        ("image-size", int, "PIXELS", "side of the square that InternVL makes of a frame"),
+    ):
+        flags = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
+        parser.add_argument(*flags, type=kind, metavar=metavar, help=text)
+
+
+def frame_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_frame_arguments` was given, by the names of the processor's settings."""
+    names = ("fps", "max_frames", "max_video_tokens", "image_size")
+    return {name: getattr(args, name, None) for name in names}
+
+
 def add_answer_arguments(parser: argparse.ArgumentParser, *, clip: bool = False) -> None:
     """Add how to look at videos, and where the answers go."""
     add_model_arguments(parser)
     parser.add_argument(
-        "--num-frames", type=int, metavar="N", help="frames of a video (as the checkpoint says)"
+        "--num-frames",
+        "--num_frames",
+        type=int,
+        metavar="N",
+        help="frames of a video (as the checkpoint says)",
     )
+    add_frame_arguments(parser)
     parser.add_argument(
         "--max-new-tokens", type=int, default=1000, metavar="N", help="longest answer (1000)"
     )
@@ -84,7 +107,11 @@ def load_model(args: argparse.Namespace) -> DisTime:
     from distime.api import DisTime
 
     model = DisTime.from_pretrained(
-        folder, dtype=args.dtype, device=args.device, attn_implementation=args.attn
+        folder,
+        dtype=args.dtype,
+        device=args.device,
+        attn_implementation=args.attn,
+        **frame_settings(args),
     )
     model.batch_size = getattr(args, "batch_size", model.batch_size)
     return model
@@ -94,6 +121,8 @@ def answer_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments for `DisTime.ask` and what is built on it."""
     if args.num_frames is not None and args.num_frames < 1:
         raise UsageError(f"--num-frames {args.num_frames}: a video needs at least one frame")
+    if args.num_frames is not None and args.fps is not None:
+        raise UsageError(f"--num-frames {args.num_frames} and --fps {args.fps:g}: give one of them")
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens}: an answer needs at least one")
     if args.batch_size < 1:

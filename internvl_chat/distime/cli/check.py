@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distime.cli.answering import add_frame_arguments, frame_settings
 from distime.data.problems import ERROR, WARNING
 from distime.errors import DisTimeError
 from distime.progress import progress
@@ -33,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="PATH", help="count tokens with this checkpoint's tokenizer"
     )
-    parser.add_argument("--num-frames", type=int, default=16, help="frames of a video (16)")
+    parser.add_argument(
+        "--num-frames", "--num_frames", type=int, metavar="N", help="frames of a video (16)"
+    )
+    add_frame_arguments(parser)
     parser.add_argument(
         "--max-length", type=int, default=8192, help="longest sequence in tokens (8192)"
     )
@@ -55,12 +59,14 @@ def run(args: argparse.Namespace) -> int:
     # Its prompt needs transformers, for which `--help` must not wait.
     from distime.data.checking import check
 
-    settings = {"num_frames": args.num_frames, "open_media": not args.no_open}
+    settings = {"num_frames": args.num_frames or 16, "open_media": not args.no_open}
     if args.checkpoint is not None:
         from distime.processing.processor import DisTimeProcessor
 
         try:
-            settings["processor"] = DisTimeProcessor.from_pretrained(args.checkpoint)
+            processor = DisTimeProcessor.from_pretrained(args.checkpoint)
+            processor.adjust(num_frames=args.num_frames, **frame_settings(args))
+            settings["processor"] = processor
         except DisTimeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -13,12 +13,13 @@ import argparse
 import threading
 from pathlib import Path
 
-from distime.cli.answering import add_model_arguments, load_model
+from distime.cli.answering import add_frame_arguments, add_model_arguments, load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime demo``."""
     add_model_arguments(parser)
+    add_frame_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="(the first free one from 7860)")
     parser.add_argument(

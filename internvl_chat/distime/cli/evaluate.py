@@ -19,7 +19,7 @@ from typing import Any
 from distime.errors import DisTimeError
 from distime.evaluate.settings import Settings
 
-TYPES = {"int": int, "Path": Path, "str": str}
+TYPES = {"int": int, "float": float, "Path": Path, "str": str}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             if default is not None and "(" not in help_text:
                 common["help"] += f" ({default})"
             choices = option.metadata.get("choices")
-            parser.add_argument(flag, type=kind or str, choices=choices, **common)
+            flags = dict.fromkeys((flag, f"--{option.name}"))  # with dashes or underscores
+            parser.add_argument(*flags, type=kind or str, choices=choices, **common)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from distime.cli.answering import UsageError, add_model_arguments, load_model
+from distime.cli.answering import UsageError, add_frame_arguments, add_model_arguments, load_model
 
 API_KEY = "DISTIME_API_KEY"
 """Environment variable of the key that requests must bring."""
@@ -23,6 +23,7 @@ API_KEY = "DISTIME_API_KEY"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime serve``."""
     add_model_arguments(parser)
+    add_frame_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="(8000)")
     parser.add_argument(

@@ -43,7 +43,7 @@ class CheckSettings:
 
     Attributes:
         processor: for the lengths of sequences; None leaves them out.
-        num_frames: frames of a video.
+        num_frames: frames of a video; not used where the processor goes by the second.
         max_length: longest sequence, None for no limit.
         open_media: False only looks whether media files are there.
     """
@@ -182,7 +182,9 @@ def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) ->
     processor, limit = settings.processor, settings.max_length
     media = processor.image_media(item.images)
     if item.video is not None:
-        media = processor.expected_media(item.video, settings.num_frames)
+        by_length = processor.settings.fps is not None
+        number = None if by_length else settings.num_frames
+        media = processor.expected_media(item.video, number)
     arguments = processor.tokenizer, processor.template, item.turns, media
     encoded = encode_conversation(*arguments, max_length=limit)  # an error if frames do not fit
     if encoded.is_truncated:

@@ -54,7 +54,7 @@ class DataSettings:
 
     Attributes:
         min_num_frame: frames of a video are drawn uniformly from here ...
-        max_num_frame: ... to here, both included.
+        max_num_frame: ... to here, both included; not used where the processor goes by `fps`.
         sampling_method: "rand" draws a frame from each of equal segments, "middle" takes the
             middle one, "eval" follows the evaluation rule, "by_time" draws a moment from each of
             equal segments of the time (the others count frames, as published).
@@ -218,7 +218,9 @@ class TrainingData(Dataset):
             VideoError, ImageError: a file has to be opened for its size, and cannot be read.
         """
         if item.video is not None:
-            return self.processor.expected_media(item.video, self.settings.max_num_frame)
+            by_length = self.processor.settings.fps is not None
+            most = None if by_length else self.settings.max_num_frame
+            return self.processor.expected_media(item.video, most)
         return self.processor.image_media(item.images, self.settings.dynamic_image_size)
 
     def read(self, index: int) -> tuple[list[Item], list[Exception]]:
@@ -366,9 +368,11 @@ class TrainingData(Dataset):
         if item.video is not None:
             method = settings.sampling_method
             rule = method if method in ("eval", "by_time") else "train"
+            by_length = processor.settings.fps is not None
+            numbers = settings.min_num_frame, settings.max_num_frame
             sample = processor.load_video(
                 item.video,
-                rng.randint(settings.min_num_frame, settings.max_num_frame),
+                None if by_length else rng.randint(*numbers),
                 rule=rule,
                 rng=rng if method in ("rand", "by_time") else None,
             )

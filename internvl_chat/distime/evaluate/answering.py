@@ -123,8 +123,11 @@ class Answerer:
         self.warnings: dict[str, tuple[str, ...]] = {}
         started = time.perf_counter()
         processor = DisTimeProcessor.from_pretrained(settings.checkpoint)
+        processor.adjust(**settings.frames)
         self.processor = benchmark.processor(processor)
         model = load_model(settings, device)
+        if settings.image_size is not None:
+            self.processor.fit(model.config)
         self.processor.check_model(model.config)
         self.engine = Engine(
             model,

@@ -188,7 +188,8 @@ def _is_captioning(truth: Sequence[Event]) -> bool:
 def facts_html(description: Mapping[str, Any]) -> str:
     """What `run.json` says, in a table: counts, settings, versions, time."""
     settings = description.get("settings", {})
-    asked = ("checkpoint", "num_segments", "dtype", "quantize", "limit")
+    frames = ("num_segments", "fps", "max_frames", "max_video_tokens", "image_size")
+    asked = ("checkpoint", *frames, "dtype", "quantize", "limit")
     rows = {name.replace("_", " "): str(n) for name, n in description.get("counts", {}).items()}
     rows |= {name: str(settings[name]) for name in asked if settings.get(name) is not None}
     versions = description.get("versions", {})
@@ -416,7 +417,8 @@ def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
 
     shown = sample_video(
         video,
-        run.settings.num_segments,
+        # Where frames went by the second there may be hundreds, of which a picture shows a few.
+        run.settings.num_segments or run.benchmark.num_segments,
         rule=run.benchmark.rule,
         bound=sample.query.bound,
         gif_fps=run.benchmark.gif_fps,

@@ -17,6 +17,7 @@ from typing import Any
 from distime import paths
 from distime.benchmarks import add_file, benchmarks, find, of_file
 from distime.benchmarks.base import Benchmark, SettingsError
+from distime.files import read_json
 from distime.model.attention import ATTENTION
 from distime.model.hub import is_model, why_no_checkpoint
 
@@ -63,6 +64,12 @@ class Settings:
     num_segments: int | None = _setting(
         None, "frames of a video (default: as published, mostly 16)"
     )
+    fps: float | None = _setting(
+        None, "frames for each second of a video, in place of --num-segments; needs --max-frames"
+    )
+    max_frames: int | None = _setting(None, "most frames that --fps gives")
+    max_video_tokens: int | None = _setting(None, "budget of visual tokens for a video")
+    image_size: int | None = _setting(None, "side of the square that InternVL makes of a frame")
     max_new_tokens: int = _setting(1000, "longest answer in tokens")
     subtitles: Path | None = _setting(
         None, "folder of the subtitle files, shown between the frames, of a benchmark that has them"
@@ -149,10 +156,14 @@ class Settings:
 
     def _check_numbers(self) -> None:
         at_least_one = ("limit", "num_segments", "max_new_tokens", "batch_size", "workers")
-        for name in (*at_least_one, "max_batch_tokens", "max_failures", "plots"):
+        frames = ("max_frames", "max_video_tokens", "image_size")
+        for name in (*at_least_one, *frames, "max_batch_tokens", "max_failures", "plots"):
             value, least = getattr(self, name), int(name not in ("max_failures", "plots"))
             if value is not None:
                 _expect(value >= least, name, value, f"give {least} or more")
+        if self.fps is not None:
+            _expect(self.fps > 0, "fps", self.fps, "give more than 0")
+            _expect(not self.num_segments, "fps", self.fps, "give it or --num-segments, not both")
 
     def _check_device_name(self) -> None:
         name = self.device
@@ -196,7 +207,7 @@ class Settings:
             paths.home() / benchmark.annotation_root / benchmark.annotation
         )
         self.video_root = self.video_root or benchmark.video_folder(self.annotation)
-        self.num_segments = self.num_segments or benchmark.num_segments
+        self._choose_frames(benchmark)
         folder = benchmark.result_folder(self.annotation)
         self.out_dir = self.out_dir or paths.results() / folder / self.checkpoint_name
         if self.ground_truth is None:
@@ -204,6 +215,24 @@ class Settings:
             self.ground_truth = self.annotation.parent / beside if beside else self.annotation
         if self.stage not in (None, *benchmark.stages[-1:]):
             self.score = False  # an earlier stage has nothing to score yet
+
+    def _choose_frames(self, benchmark: type[Benchmark]) -> None:
+        """By the second where that is asked for, or was in training; else as published."""
+        if self.num_segments is None:
+            saved = self.checkpoint / "processor_config.json"
+            trained = read_json(saved, "--checkpoint")[0] if saved.is_file() else {}
+            self.fps = self.fps or trained.get("fps")
+            self.max_frames = self.max_frames or (self.fps and trained.get("max_frames"))
+        needed = self.fps is None or self.max_frames is not None
+        _expect(needed, "fps", self.fps, "give --max-frames, too")
+        _expect(
+            self.fps is not None or self.max_frames is None,
+            "max-frames",
+            self.max_frames,
+            "it belongs to --fps; leave it out, or give both",
+        )
+        if self.fps is None:
+            self.num_segments = self.num_segments or benchmark.num_segments
 
     def _check_files(self, benchmark: type[Benchmark]) -> None:
         _expect(
@@ -265,7 +294,15 @@ class Settings:
             "checkpoint": checkpoint_digest(self.checkpoint),
             **{name: getattr(self, name) for name in (*names, "quantize")},
             "subtitles": self.subtitles is not None,
+            # Left out where they are not used: answers of earlier versions still belong.
+            **{name: value for name, value in self.frames.items() if value is not None},
         }
+
+    @property
+    def frames(self) -> dict[str, Any]:
+        """How videos are shown, apart from `num_segments`; None is as the checkpoint says."""
+        names = ("fps", "max_frames", "max_video_tokens", "image_size")
+        return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -11,13 +11,13 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoConfig, BatchFeature, PreTrainedTokenizerBase
 
 from distime.backbones import BACKBONES, backbone_of
 from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError
@@ -25,16 +25,17 @@ from distime.backbones.internvl import ProcessorSettings
 from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
 from distime.model.weights import read_json
+from distime.processing.frame_count import frame_count
 from distime.processing.image import image_size
 from distime.processing.prompt import Media, common_prefix, encode_prompt, media_length
-from distime.processing.sampling import VideoSample, check_rule, sample_video
+from distime.processing.sampling import VideoSample, check_rule, sample_reader
 from distime.processing.tokenizer import (
     TokenIds,
     add_special_tokens,
     check_vocabulary,
     load_tokenizer,
 )
-from distime.processing.video import open_video
+from distime.processing.video import VideoReader, open_video
 
 __all__ = ["DisTimeProcessor", "PrefixInputs", "ProcessorError", "ProcessorSettings", "Video"]
 
@@ -74,6 +75,7 @@ class DisTimeProcessor:
         except ValueError as error:
             raise ProcessorError(f"sampling: {error}") from None
         self.backbone = _backbone_for(self.settings)
+        self.frame_count(0.0)  # raises for a budget that no frame fits
         self.template = self.backbone.template_class(self.settings.system_message)
         self.token_ids = TokenIds.of(tokenizer, self.template)
 
@@ -162,6 +164,76 @@ class DisTimeProcessor:
                 )
             )
 
+    def adjust(self, **asked: Any) -> None:
+        """Show videos otherwise from now on; `save_pretrained` keeps it.
+
+        Args:
+            **asked: settings by their names in `distime.backbones.base.CommonSettings`, or
+                `image_size`; None leaves one as it is. `num_frames` ends `fps`, and `fps` comes
+                with `max_frames`.
+
+        Raises:
+            ProcessorError: the backbone has no such setting, or they do not go together.
+        """
+        given = {name: value for name, value in asked.items() if value is not None}
+        if strange := sorted(given.keys() - set(self.backbone.adjustable)):
+            raise ProcessorError(
+                f"{strange[0]} {given[strange[0]]}: {self.backbone.name} has no such setting for "
+                f"videos; it has {', '.join(self.backbone.adjustable)}"
+            )
+        if "num_frames" in given:
+            if "fps" in given or "max_frames" in given:
+                raise ProcessorError(
+                    f"num_frames {given['num_frames']} and fps: give a number of frames, or fps "
+                    "with max_frames"
+                )
+            given |= {"fps": None, "max_frames": None}
+        before = self.settings
+        self.settings = replace(before, **given)
+        try:
+            self.frame_count(0.0)
+        except ProcessorError:
+            self.settings = before
+            raise
+
+    def fit(self, config: Any) -> None:
+        """Let a model's configuration follow an `image_size` that was asked of `adjust`."""
+        self.backbone.fit(self.settings, config)
+
+    def frame_count(
+        self,
+        duration: float,
+        num_frames: int | None = None,
+        bound: tuple[float, float] | None = None,
+    ) -> int:
+        """How many frames a video is shown with.
+
+        Args:
+            duration: of the video, in seconds.
+            num_frames: what was asked for, in place of what the settings say; their budget holds.
+            bound: the part that is looked at, (start, end) in seconds.
+
+        Raises:
+            ProcessorError: the budget of tokens is less than one frame.
+        """
+        settings = self.settings
+        if bound is not None:
+            start, end = (min(max(seconds, 0.0), duration) for seconds in bound)
+            duration = abs(end - start)
+        tokens, besides = self.backbone.frame_tokens(settings)
+        try:
+            return frame_count(
+                duration,
+                num_frames or settings.num_frames,
+                fps=None if num_frames else settings.fps,
+                max_frames=settings.max_frames,
+                max_tokens=settings.max_video_tokens,
+                tokens_per_frame=tokens,
+                tokens_besides=besides,
+            )
+        except ValueError as error:
+            raise ProcessorError(str(error)) from None
+
     # ------------------------------------------------------------------ videos and questions
 
     def load_video(
@@ -178,7 +250,7 @@ class DisTimeProcessor:
 
         Args:
             video: path of a video, gif or folder of frames, or frames already sampled.
-            num_frames: how many, by default as the settings say.
+            num_frames: how many, by default as the settings say (`frame_count`).
             rule: which sampling rule, see `distime.processing.sampling`; by default as the settings
                 say.
             bound: part of the video to look at, (start, end) in seconds.
@@ -187,17 +259,19 @@ class DisTimeProcessor:
 
         Raises:
             VideoError: the file cannot be read; the message names it.
+            ProcessorError: frames in memory are more than the budget of tokens allows.
         """
         if isinstance(video, VideoSample):
+            if self.frame_count(video.duration, given := len(video.times)) < given:
+                raise ProcessorError(
+                    f"{given} frames in memory do not fit max_video_tokens "
+                    f"{self.settings.max_video_tokens}: give fewer, or more tokens"
+                )
             return video
-        return sample_video(
-            video,
-            num_frames or self.settings.num_frames,
-            rule=rule or self.settings.sampling,
-            bound=bound,
-            rng=rng,
-            gif_fps=gif_fps,
-        )
+        rule = rule or self.settings.sampling
+        with open_video(video, gif_fps=gif_fps) as reader:
+            count = self.frame_count(reader.duration, num_frames, bound)
+            return sample_reader(reader, count, rule=rule, bound=bound, rng=rng)
 
     def pixels(self, frames: Pictures) -> Tensor:
         """Frames or pictures of any size -> `pixel_values`, float32."""
@@ -208,19 +282,25 @@ class DisTimeProcessor:
         height, width = sample.frames[0].shape[:2]
         return self.backbone.video_media(len(sample.times), (width, height), self.settings)
 
-    def expected_media(self, video: str | os.PathLike, num_frames: int) -> Media:
+    def expected_media(self, video: str | os.PathLike, num_frames: int | None) -> Media:
         """What the prompt will need to know of a video file that is not decoded here.
 
         Args:
             video: path of a video, gif or folder of frames; opened only where the number of
-                tokens depends on the size of its frames.
-            num_frames: that it will be shown with.
+                tokens depends on the size of its frames, or that of frames on its length.
+            num_frames: that are asked for; None for what the settings say.
 
         Raises:
             VideoError: the file is opened and cannot be read.
         """
-        size = _frame_size(video) if self.backbone.frames_have_sizes else None
-        return self.backbone.video_media(num_frames, size, self.settings)
+        by_length = num_frames is None and self.settings.fps is not None
+        if not (by_length or self.backbone.frames_have_sizes):
+            count = self.frame_count(0.0, num_frames)
+            return self.backbone.video_media(count, None, self.settings)
+        with open_video(video) as reader:
+            count = self.frame_count(reader.duration, num_frames)
+            size = _frame_size(reader) if self.backbone.frames_have_sizes else None
+        return self.backbone.video_media(count, size, self.settings)
 
     def image_media(self, paths: Sequence[str | os.PathLike], tiled: bool = True) -> Media:
         """What the prompt needs to know of still images; only their sizes are read.
@@ -405,17 +485,12 @@ def _read_settings(file: Path, values: dict[str, Any]) -> CommonSettings:
     return kind(**values | lists)
 
 
-def _frame_size(path: str | os.PathLike) -> tuple[int, int]:
+def _frame_size(video: VideoReader) -> tuple[int, int]:
     """Width and height of a video's first frame, as it is shown."""
-    with open_video(path) as video:
-        height, width = video.frames([0])[0].shape[:2]
+    height, width = video.frames([0])[0].shape[:2]
     return width, height
 
 
 def to_seconds(times: Tensor, duration: float) -> list[tuple[float, float]]:
     """Normalised intervals `(n, 2)` -> (start, end) in seconds, neither rounded nor ordered."""
     return [(start * duration, end * duration) for start, end in times.double().tolist()]
-
-
-for _backbone in BACKBONES.values():
-    AutoProcessor.register(_backbone.model_class.config_class, DisTimeProcessor)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
+from distime.backbones.base import CommonSettings
 from distime.data.dataset import DataSettings
 from distime.train import command_line, flags
 from distime.train.evaluation import METRICS
@@ -80,12 +81,34 @@ class DataArguments(DataFlags, DataSettings):
         flags.check_values(self)
         super().__post_init__()
         command_line.check_meta(self.meta_path)
+        if self.fps is not None and self._asks_for_numbers:
+            raise ArgumentError(
+                f"--fps {self.fps:g} goes by the second: leave out --min_num_frame and "
+                "--max_num_frame"
+            )
 
     @property
     def processor_overrides(self) -> dict[str, object]:
         """Fields of `ProcessorSettings` that flags change; the result keeps them."""
         values = {"max_tiles": self.max_dynamic_patch, "use_thumbnail": self.use_thumbnail}
         return {name: value for name, value in values.items() if value is not None}
+
+    def frame_settings(self, saved: CommonSettings) -> dict[str, object]:
+        """What flags change of how videos are shown; the result keeps it.
+
+        Args:
+            saved: settings of the checkpoint to start from.
+        """
+        names = ("fps", "max_frames", "max_video_tokens", "image_size")
+        given = {name: getattr(self, name) for name in names}
+        if saved.fps is not None and self.fps is None and self._asks_for_numbers:
+            given["num_frames"] = self.max_num_frame
+        return given
+
+    @property
+    def _asks_for_numbers(self) -> bool:
+        own = (self.min_num_frame, self.max_num_frame)
+        return own != (DataSettings.min_num_frame, DataSettings.max_num_frame)
 
     @property
     def settings(self) -> DataSettings:

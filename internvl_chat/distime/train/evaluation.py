@@ -58,7 +58,7 @@ class HeldOut:
     Args:
         path: a meta file, or one jsonl file whose media paths are relative to its folder.
         processor: of the model that is trained.
-        num_frames: frames of a video.
+        num_frames: frames of a video; None for what the processor's settings say.
         batch_size: questions about a video that are answered at once.
         limit: use the first that many questions.
         max_new_tokens: longest answer, in tokens; an answer ends at its first time.
@@ -73,7 +73,7 @@ class HeldOut:
         path: str | Path,
         processor: DisTimeProcessor,
         *,
-        num_frames: int,
+        num_frames: int | None,
         batch_size: int = 8,
         limit: int | None = None,
         max_new_tokens: int = 64,

@@ -142,7 +142,7 @@ def read_held_out(
     return HeldOut(
         training.eval_path,
         processor,
-        num_frames=arguments.max_num_frame,
+        num_frames=None if processor.settings.fps else arguments.max_num_frame,
         batch_size=training.per_device_eval_batch_size,
         limit=training.eval_limit,
         max_new_tokens=training.eval_max_new_tokens,
@@ -160,7 +160,10 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     processor = DisTimeProcessor.from_pretrained(arguments.model_name_or_path)
     speed.check_backbone(processor, data_arguments)
     processor.settings = replace(processor.settings, **data_arguments.processor_overrides)
+    processor.adjust(**data_arguments.frame_settings(processor.settings))
     model = load_model(arguments, training)
+    if data_arguments.image_size is not None:
+        processor.fit(model.config)
     processor.check_model(model.config)
     data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
     held_out = read_held_out(processor, data_arguments, training)

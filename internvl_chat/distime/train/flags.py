@@ -125,6 +125,14 @@ class DataFlags:
     meta_path: str = _flag("", "meta file: a JSON object of sources, see docs/DATA.md")
     min_num_frame: int = _flag(16, "frames of a video are drawn from this number ...")
     max_num_frame: int = _flag(16, "... to this one")
+    fps: float | None = _flag(
+        None, "frames for each second of a video, in place of these numbers; needs --max_frames"
+    )
+    max_frames: int | None = _flag(None, "most frames that --fps gives")
+    max_video_tokens: int | None = _flag(
+        None, "budget of visual tokens for a video: frames get smaller on Qwen, fewer elsewhere"
+    )
+    image_size: int | None = _flag(None, "side in pixels of the square that InternVL makes")
     sampling_method: str = _flag(
         "rand",
         "frames: rand, one from each of equal segments; middle of each; eval, as evaluation does; "
@@ -234,6 +242,10 @@ LIMITS = {
     "distribution_loss_reduction": Limits(str, one_of=("sum", "mean")),
     "min_num_frame": _COUNT,
     "max_num_frame": _COUNT,
+    "fps": _POSITIVE,
+    "max_frames": _COUNT,
+    "max_video_tokens": _COUNT,
+    "image_size": _COUNT,
     "sampling_method": Limits(str, one_of=("rand", "middle", "eval", "by_time")),
     "max_seq_length": _COUNT,
     "max_items_per_group": _COUNT,

@@ -60,7 +60,9 @@ PUBLISHED = {
     "per_gpu_train_batch_size": Rule("per_device_train_batch_size"),
     "per_gpu_eval_batch_size": Rule("per_device_eval_batch_size"),
     # what the start checkpoint says
-    "force_image_size": Rule(same=("448",), why=_CHECKPOINT + " (image_size)"),
+    "force_image_size": Rule(
+        same=("448",), why=f"{_CHECKPOINT} (image_size); --image_size trains with another"
+    ),
     "down_sample_ratio": Rule(same=("0.5",), why=_CHECKPOINT + " (downsample_ratio)"),
     "ps_version": Rule(same=("v2",), why="pixels are shuffled as in v2, all that InternVL2.5 uses"),
     "vision_select_layer": Rule(same=("-1",), why="the tower's last layer is used"),

@@ -42,14 +42,14 @@ _BY_KIND = {
         distribution_loss_weight iou_loss_weight distribution_loss_reduction neftune_noise_alpha
     """,
     OnResume.SAMPLES: """
-        meta_path min_num_frame max_num_frame sampling_method max_seq_length share_video_prefix
-        max_items_per_group packing dynamic_image_size max_dynamic_patch use_thumbnail
-        sampling_seed group_by_length num_train_epochs max_steps seed
-        per_device_train_batch_size gradient_accumulation_steps
+        meta_path min_num_frame max_num_frame fps max_frames max_video_tokens sampling_method
+        max_seq_length share_video_prefix max_items_per_group packing dynamic_image_size
+        max_dynamic_patch use_thumbnail sampling_seed group_by_length num_train_epochs max_steps
+        seed per_device_train_batch_size gradient_accumulation_steps
     """,
     OnResume.REFUSED: """
-        conv_style dec_reg enc_sigma layer_num freeze_llm freeze_backbone freeze_mlp use_llm_lora
-        lora_alpha train_embeddings optim optim_args optim_target_modules bf16 fp16
+        conv_style image_size dec_reg enc_sigma layer_num freeze_llm freeze_backbone freeze_mlp
+        use_llm_lora lora_alpha train_embeddings optim optim_args optim_target_modules bf16 fp16
     """,
     OnResume.FREE: """
         model_name_or_path export export_dtype attn_implementation cache_samples cache_features

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.base import Backbone, Pictures, Size
-from distime.backbones.internvl.config import DisTimeConfig
+from distime.backbones.internvl.config import DisTimeConfig, set_image_tokens
 from distime.backbones.internvl.model import BASE_MODEL_TYPE, DisTimeInternVL
 from distime.backbones.internvl.settings import (
     ProcessorSettings,
@@ -35,6 +35,7 @@ class InternVL(Backbone):
     name = "internvl"
     model_class = DisTimeInternVL
     settings_class = ProcessorSettings
+    adjustable = (*Backbone.adjustable, "image_size")
 
     def reads(self, config: dict[str, Any]) -> bool:
         """Also a configuration that names no model: the first folders of DisTime had such."""
@@ -53,6 +54,10 @@ class InternVL(Backbone):
         found = super().misfits(settings, placeholders, config)
         ours, theirs = settings.tokens_per_image, config.image_seq_length
         return found if ours == theirs else found | {"tokens per image": (ours, theirs)}
+
+    def fit(self, settings: ProcessorSettings, config: DisTimeConfig) -> None:
+        """A frame of another size has other tokens; the vision tower interpolates positions."""
+        set_image_tokens(config, settings.image_size)
 
     def video(self, frames: Pictures, settings: ProcessorSettings) -> dict[str, Tensor]:
         """`pixel_values` `(F, 3, S, S)`."""

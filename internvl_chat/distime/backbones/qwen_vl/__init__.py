@@ -31,7 +31,7 @@ from distime.backbones.qwen_vl.model import (
     DisTimeQwen3VL,
     DisTimeQwen3VLConfig,
 )
-from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches
+from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches, within_budget
 from distime.backbones.qwen_vl.positions import sequence_positions, sides_of
 from distime.backbones.qwen_vl.template import IMAGE_PAD, VIDEO_PAD, QwenTemplate
 from distime.backbones.template import Media
@@ -148,7 +148,7 @@ class QwenVL(Backbone):
         frames = list(frames)
         first = frames[0]
         own = first.size if isinstance(first, Image.Image) else first.shape[1::-1]
-        size = self._frame_size(own, len(frames), settings)
+        size = self._shown_size(own, len(frames), settings)
         step = settings.frames_per_slot
         frames += frames[-1:] * (-len(frames) % step)
         slots = [frames[start : start + step] for start in range(0, len(frames), step)]
@@ -164,7 +164,7 @@ class QwenVL(Backbone):
 
     def video_media(self, num_frames: int, size: Size | None, settings: QwenVLSettings) -> Media:
         """As many slots and tokens as `video` makes."""
-        width, height = self._frame_size(size, num_frames, settings)
+        width, height = self._shown_size(size, num_frames, settings)
         tokens = width * height // settings.factor**2
         return Media(tokens, num_frames=-(-num_frames // settings.frames_per_slot))
 
@@ -193,6 +193,16 @@ class QwenVL(Backbone):
         if not is_visual.any():
             grid = None
         return sequence_positions(is_visual, sides_of(grid, settings.merge_size))
+
+    def frame_tokens(self, settings: QwenVLSettings) -> tuple[float, int]:
+        """A slot, which several frames share, has a token at the least."""
+        return 1 / settings.frames_per_slot, 0
+
+    def _shown_size(self, size: Size, num_frames: int, settings: QwenVLSettings) -> Size:
+        """As the library has it, or less, to keep to a budget of tokens."""
+        slots = -(-num_frames // settings.frames_per_slot)
+        shown = self._frame_size(size, num_frames, settings)
+        return within_budget(shown, size, slots, settings.factor, settings.max_video_tokens)
 
     @abstractmethod
     def _frame_size(self, size: Size, num_frames: int, settings: QwenVLSettings) -> Size:

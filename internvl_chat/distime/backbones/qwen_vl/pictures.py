@@ -93,6 +93,41 @@ def frame_size(
     return wide, tall
 
 
+def within_budget(
+    shown: tuple[int, int],
+    size: tuple[int, int],
+    num_slots: int,
+    factor: int,
+    max_tokens: int | None,
+) -> tuple[int, int]:
+    """The size that the frames of a video are resized to, to keep to a budget of tokens.
+
+    Args:
+        shown: width and height without one.
+        size: of the frames in the file, whose aspect ratio is kept about.
+        num_slots: of the video.
+        factor: side in pixels of what becomes one token.
+        max_tokens: of the video; None for no budget.
+
+    Returns:
+        width and height.
+
+    Raises:
+        ImageError: not even one token is left for each slot.
+    """
+    if max_tokens is not None and num_slots > max_tokens:
+        raise ImageError(
+            f"a video of {num_slots} slots and max_video_tokens {max_tokens}: give fewer frames, "
+            "or more tokens"
+        )
+    if max_tokens is None or shown[0] * shown[1] // factor**2 * num_slots <= max_tokens:
+        return shown
+    most = max_tokens // num_slots
+    columns = min(max(1, math.isqrt(most * size[0] // size[1])), most)
+    rows = min(max(1, math.isqrt(most * size[1] // size[0])), most // columns)
+    return columns * factor, rows * factor
+
+
 def patches(
     frames: Sequence[np.ndarray | Image.Image],
     size: tuple[int, int],
