@@ -13,6 +13,7 @@ import av
 import av.logging
 import numpy as np
 import pytest
+from PIL import Image
 from test_video import HEIGHT, WIDTH, cut, number_of, numbered
 
 from distime.export import write_clip
@@ -561,3 +562,26 @@ def test_kept_screen_recording(caplog):
     by_time = sample_video(CASES / "screen.mp4", 16, rule="by_time")
     np.testing.assert_allclose(by_time.times, (np.arange(16) + 0.5) * 60.0167 / 16, atol=0.01)
     assert caplog.text == ""
+
+
+def test_frames_of_16_bit_grey_keep_their_grey(tmp_path):
+    """Pillow clips them to white when it converts them."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)
+    for number in (1, 2):
+        Image.fromarray(np.tile(ramp, (8, 1))).save(folder / f"{number:05}.png")
+    for path in (folder, folder / "00001.png"):
+        with open_video(path) as reader:
+            (frame,) = reader.frames([0])
+        assert np.array_equal(frame[0, :, 0], ramp >> 8)
+
+
+def test_a_frame_that_breaks_off_is_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+        tmp_path / "00001.jpg"
+    )
+    whole = (tmp_path / "00001.jpg").read_bytes()
+    (tmp_path / "00001.jpg").write_bytes(whole[: len(whole) // 2])
+    with open_video(tmp_path) as reader, pytest.raises(VideoError, match=r"00001\.jpg"):
+        reader.frames([0])

@@ -6,7 +6,12 @@ row is no miss, and queries of one video that are equal, with equal windows, cou
 headline counts every annotated query. The published runner rounds times to whole seconds; ours
 does not.
 
-Definitions, prompts and settings: gh:TencentARC/TimeLens, evaluation/compute_metrics.py at 5d90c06.
+TimeLens2's rows of text (`[{"index", "prediction"}]`, by row of the annotation) are read, too. Its
+scorer leaves answers that are empty or say "none" out of the mean, though not out of R1
+(``mIoU_of_texts``).
+
+Definitions, prompts and settings: gh:TencentARC/TimeLens, evaluation/compute_metrics.py at 5d90c06;
+gh:MCG-NJU/TimeLens2, evaluation/vlmeval/dataset/timelens.py at a5ce450.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_json, read_text, write_json
 from distime.metrics.intervals import Interval
 from distime.metrics.moments import hull_iou, recall_table
-from distime.metrics.time_texts import clock_then_range
+from distime.metrics.time_texts import MISSING, clock_then_range
 from distime.processing.answers import Event
 from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
@@ -83,6 +88,9 @@ class _TimeLens(Benchmark):
         only: Collection[Hashable] | None = None,
     ) -> Result:
         """Score the owner's format, `.json` or `.jsonl`, against the annotation or its own keys."""
+        rows_of_text = read_rows_of_text(predictions)
+        if rows_of_text is not None:
+            return _score_rows(cls.name, rows_of_text, predictions, ground_truth, published, only)
         found = read_predictions(predictions)
         spans, counts = spans_of(found, predictions)
         own = {key: window_of(key, f"{predictions}, {key}") for key in found}
@@ -276,3 +284,56 @@ def window_of(key: str, place: str) -> Interval:
         return interval(ast.literal_eval(parts[2]), place)
     except (ValueError, SyntaxError):
         raise FileError(f"{place}: the key does not end with [S, E].") from None
+
+
+def read_rows_of_text(path: Path) -> dict[int, str] | None:
+    """Read TimeLens2's `[{"index", "prediction"}]` as row -> text; None where the file is no list.
+
+    Raises:
+        FileError: a row has neither field.
+    """
+    if path.suffix == ".jsonl":
+        return None
+    value, _ = read_json(path, "predictions on TimeLens-Bench")
+    if not isinstance(value, list):
+        return None
+    problem = 'expected rows of {"index", "prediction"}; is this another benchmark\'s file?'
+    expect(value, str(path), problem)
+    for number, row in enumerate(value, 1):
+        fits = isinstance(row, dict) and isinstance(row.get("index"), int) and "prediction" in row
+        expect(fits, f"{path}, row {number}", problem)
+    return {row["index"]: str(row["prediction"] or "") for row in value}
+
+
+def _score_rows(
+    name: str,
+    texts: Mapping[int, str],
+    path: Path,
+    gt_path: Path | None,
+    published: bool,
+    only: Collection[Hashable] | None,
+) -> Result:
+    expect(gt_path is not None, str(path), "rows are scored against the annotation; give --gt.")
+    truth = read_ground_truth(gt_path)
+    rows = {
+        number: window for number, (key, window) in enumerate(truth) if only is None or key in only
+    }
+    expect(rows.keys() & texts.keys(), str(path), f"none of its rows is in {gt_path}.")
+    spans = {number: clock_then_range(text)[:1] for number, text in texts.items()}
+    ious = {
+        number: hull_iou(*(spans.get(number) or [NOTHING]), window)
+        for number, window in rows.items()
+    }
+    metrics = recall_table(list(ious.values()))
+    as_run = {}
+    if published:
+        said = [iou for number, iou in ious.items() if texts.get(number, "") not in MISSING]
+        as_run = {f"{metric}_of_texts": value for metric, value in metrics.items()}
+        as_run["mIoU_of_texts"] = 100 * sum(said) / len(said) if said else 0.0
+    counts = {
+        "queries": len(rows),
+        "missing": len(rows.keys() - texts.keys()),
+        "unknown": sum(number not in range(len(truth)) for number in texts),
+        "unread_answers": sum(not span for span in spans.values()),
+    }
+    return Result(name, metrics, counts, as_run)

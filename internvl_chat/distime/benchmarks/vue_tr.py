@@ -8,7 +8,10 @@ counts as answered by nothing; predicted intervals are sorted and merged.
 The published scorer leaves missing queries out, counts repeated ones twice, and takes the precision
 and recall of lists as they come: unsorted or doubled intervals there give recalls above 1.
 
-Definitions: gh:bytedance/vidi, VUE_TR_V2/qa_eval.py at fc30c87 (annotations CC BY-NC 4.0).
+TimeLens2 scores the queries about what is seen alone (``..._of_vision``).
+
+Definitions: gh:bytedance/vidi, VUE_TR_V2/qa_eval.py at fc30c87 (annotations CC BY-NC 4.0);
+gh:MCG-NJU/TimeLens2, evaluation/vlmeval/dataset/vidi_vue_tr.py at a5ce450.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from distime.data.official import Conversion, Keep, Source
 from distime.files import FileError, read_json, read_text, write_json
 from distime.metrics.interval_sets import area, merged, precision_recall, set_iou, whole_seconds
 from distime.metrics.intervals import Interval
+from distime.metrics.moments import recall_table
+from distime.metrics.time_texts import signed_pairs
 from distime.processing.answers import Event
 from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
@@ -82,7 +87,7 @@ class _VueTr(Benchmark):
         only: Collection[Hashable] | None = None,
     ) -> Result:
         """Score the owner's format, a list or JSON lines, against the owner's annotation."""
-        found = read_predictions(predictions)
+        found, is_text = read_predictions(predictions)
         items = [
             item
             for item in read_ground_truth(ground_truth)
@@ -116,6 +121,10 @@ class _VueTr(Benchmark):
             warnings.append(
                 "no published-as-run values: the published scorer stops at unknown ids."
             )
+        elif published and is_text:
+            as_run = {
+                f"{name}_of_vision": value for name, value in vision_table(answers, items).items()
+            }
         elif published and found:
             by_key = {str(item["query_id"]): item for item in items}
             rows = [(by_key[key], score_query(spans, by_key[key]["gt"])) for key, spans in found]
@@ -191,8 +200,37 @@ def areas(scored: Sequence[tuple[Mapping[str, Any], Scored]]) -> dict[str, float
     return table
 
 
-def read_predictions(path: Path) -> list[tuple[str, list[Interval]]]:
+def vision_table(
+    answers: Mapping[str, list[Interval]], items: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """What TimeLens2's scorer gives: queries about what is seen alone, lists sorted, not merged."""
+    scored = []
+    for item in items:
+        if item["query_modality"] == "vision":
+            truth = sorted(tuple(one) for one in item["gt"])
+            predicted = whole_seconds(answers.get(str(item["query_id"]), []))
+            predicted = sorted(tuple(sorted(one)) for one in predicted)
+            shares = precision_recall(predicted, truth)
+            own = whole_seconds(answers.get(str(item["query_id"]), []))
+            scored.append((item, Scored(set_iou(own, truth), *shares)))
+    table = areas(scored)
+    groups = {"": scored}
+    for attribute in GROUPS[:2]:
+        for value in dict.fromkeys(item[attribute] for item, _ in scored):
+            groups[f" {value}"] = [one for one in scored if one[0][attribute] == value]
+    for group, members in groups.items():
+        recall = recall_table([one.iou for _, one in members])
+        table |= {f"{name}{group}": value for name, value in recall.items()}
+    return table
+
+
+def read_predictions(path: Path) -> tuple[list[tuple[str, list[Interval]]], bool]:
     """Read `[{"query_id", "answer": [[s, e], ...]}]`, a list or JSON lines.
+
+    Or TimeLens2's rows of text, `[{"index", "prediction"}]`.
+
+    Returns:
+        The answers in the order of the file, and whether they were read from texts.
 
     Raises:
         FileError: the file is not of this form.
@@ -208,13 +246,19 @@ def read_predictions(path: Path) -> list[tuple[str, list[Interval]]]:
         value, _ = read_json(path, "predictions")
     expect(isinstance(value, list), str(path), problem)
     found = []
+    is_text = bool(value) and isinstance(value[0], dict) and "prediction" in value[0]
     for number, row in enumerate(value, 1):
         place = f"{path}, row {number}"
+        if is_text:
+            fits = isinstance(row, dict) and {"index", "prediction"} <= row.keys()
+            expect(fits, place, problem)
+            found.append((str(row["index"]), signed_pairs(str(row["prediction"] or ""))))
+            continue
         expect(isinstance(row, dict) and isinstance(row.get("answer"), list), place, problem)
         key = row.get("query_id", row.get("id"))
         expect(key is not None, place, problem)
         found.append((str(key), [interval(one, place) for one in row["answer"] if one != []]))
-    return found
+    return found, is_text
 
 
 def read_ground_truth(path: Path) -> list[dict[str, Any]]:

@@ -205,6 +205,13 @@ def _ascending(start: float, end: float) -> Interval:
     return (start, end) if start <= end else (end, start)
 
 
+MISSING = frozenset(
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"]
+    + ["<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
+)
+"""Texts that pandas takes for no value: scorers that read tables with it never see them."""
+
+
 def _paired(numbers: list[float]) -> list[Interval]:
     return list(zip(numbers[::2], numbers[1::2], strict=False))
 

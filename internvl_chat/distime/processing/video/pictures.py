@@ -163,10 +163,10 @@ def _opened_picture(path: Path) -> Image.Image:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    with _opened_picture(path) as image:
-        try:
-            return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise VideoError(
-                f"{path}: cannot be decoded ({error}); download or export it again"
-            ) from error
+    # Here, since pixels need torch, for which no command that opens no picture should wait.
+    from distime.processing.image import ImageError, load_image
+
+    try:
+        return np.asarray(load_image(path))
+    except ImageError as error:
+        raise VideoError(str(error)) from error
