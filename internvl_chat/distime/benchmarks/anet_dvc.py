@@ -32,11 +32,11 @@ from distime.benchmarks.base import (
 from distime.benchmarks.result import Result
 from distime.files import FileError, read_text, write_text
 from distime.metrics import ptb
-from distime.metrics.bleu_rouge import bleu, rouge_l
 from distime.metrics.dense_captioning import (
     THRESHOLDS,
     Events,
     Video,
+    bleu_and_rouge,
     calls_one_by_one,
     caption_scores,
     f1,
@@ -197,7 +197,9 @@ def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool
         aligner.request([*needed_pairs(videos), *needed_pairs(as_run_videos)])
         metrics = _metrics(videos, aligner)
         if as_run_videos:
-            as_run = _metrics(as_run_videos, aligner) | _bleu_and_rouge(as_run_videos)
+            as_run = _metrics(as_run_videos, aligner)
+            others = bleu_and_rouge(as_run_videos)
+            as_run |= {name: 100 * value for name, value in others.items()}
         alignments = aligner.alignments
     if as_run:
         in_seconds = any(answer.unit == "seconds" for answer in merged.values())
@@ -246,18 +248,6 @@ def _metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, float]:
     for name, values in (("F1", f1s), ("Precision", precision), ("Recall", recall)):
         metrics |= {f"{name}@{t}": 100 * float(v) for t, v in zip(THRESHOLDS, values, strict=True)}
     return metrics
-
-
-def _bleu_and_rouge(videos: Sequence[Video]) -> dict[str, float]:
-    rows = []
-    for video in videos:
-        for t in THRESHOLDS:
-            pairs, alone = video.matches[t]
-            total = len(pairs) + len(alone)
-            rouge = sum(rouge_l(*pair) for pair in pairs) / total if total else 0.0
-            rows.append([rouge, *bleu(pairs, alone)])
-    names = ("Rouge-L", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
-    return dict(zip(names, (100 * np.mean(rows, axis=0)).tolist(), strict=True))
 
 
 def _videos(

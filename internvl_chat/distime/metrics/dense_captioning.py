@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from distime.metrics import meteor
+from distime.metrics.bleu_rouge import bleu, rouge_l
 from distime.metrics.cider import cider
 from distime.metrics.meteor import Aligner, Pair
 
@@ -44,6 +45,7 @@ class Video:
 
     predicted: Events
     annotated: Events
+    thresholds: Sequence[float] = THRESHOLDS
 
     @cached_property
     def ious(self) -> np.ndarray:
@@ -55,7 +57,7 @@ class Video:
         """Threshold -> the caption pairs and the predicted captions without one."""
         predicted, annotated = self.predicted.captions, self.annotated.captions
         table = {}
-        for t in THRESHOLDS:
+        for t in self.thresholds:
             hits = self.ious >= t
             pairs = [(predicted[p], annotated[g]) for p, g in np.argwhere(hits).tolist()]
             alone = np.flatnonzero(~hits.any(axis=1)).tolist()
@@ -77,14 +79,16 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(intersection > 0, intersection / (union + EPSILON), 0.0)
 
 
-def localisation(ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def localisation(
+    ious: np.ndarray, thresholds: Sequence[float] = THRESHOLDS
+) -> tuple[np.ndarray, np.ndarray]:
     """Return Precision@t and Recall@t of one video for each threshold, in [0, 1]."""
     predicted, annotated = ious.shape
     if not predicted or not annotated:
-        return np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
+        return np.zeros(len(thresholds)), np.zeros(len(thresholds))
     best_predicted, best_annotated = ious.max(axis=1), ious.max(axis=0)
-    precision = [float((best_predicted > t).sum()) / predicted for t in THRESHOLDS]
-    recall = [float((best_annotated > t).sum()) / annotated for t in THRESHOLDS]
+    precision = [float((best_predicted > t).sum()) / predicted for t in thresholds]
+    recall = [float((best_annotated > t).sum()) / annotated for t in thresholds]
     return np.array(precision), np.array(recall)
 
 
@@ -121,7 +125,7 @@ def needed_pairs(videos: Iterable[Video]) -> Iterator[Pair]:
     """Yield every caption pair whose METEOR alignment can matter."""
     for video in videos:
         yield from soda_pairs(video)
-        yield from video.matches[THRESHOLDS[0]][0]
+        yield from video.matches[video.thresholds[0]][0]
 
 
 def soda_pairs(video: Video) -> Iterator[Pair]:
@@ -138,7 +142,7 @@ def calls_one_by_one(videos: Iterable[Video]) -> int:
     calls = 0
     for video in videos:
         calls += video.ious.size
-        for t in THRESHOLDS:
+        for t in video.thresholds:
             pairs, alone = video.matches[t]
             calls += len(pairs) + len(alone)
     return calls
@@ -160,14 +164,14 @@ def soda_c(videos: Sequence[Video], aligner: Aligner) -> np.ndarray:
 
 def caption_scores(videos: Sequence[Video], aligner: Aligner) -> tuple[np.ndarray, np.ndarray]:
     """Return METEOR and CIDEr, each ``(videos, thresholds)`` in their own unit (CIDEr up to 10)."""
-    groups = [video.matches[t] for video in videos for t in THRESHOLDS]
+    groups = [video.matches[t] for video in videos for t in video.thresholds]
     ciders = np.array([cider(group, len(others)) for group, others in groups])
     # METEOR last: Java works on what was requested meanwhile.
     pairs = aligner.statistics([pair for group, _ in groups for pair in group])
     alone = aligner.unmatched([text for _, group in groups for text in group])
     sums = _group_sums(pairs, [len(group) for group, _ in groups])
     sums += _group_sums(alone, [len(group) for _, group in groups])
-    shape = (len(videos), len(THRESHOLDS))
+    shape = (len(videos), len(videos[0].thresholds))
     return meteor.scores(sums).reshape(shape), ciders.reshape(shape)
 
 
@@ -200,6 +204,19 @@ def captioning_metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, f
         "METEOR": 100 * float(meteors.mean()),
         **localisation_metrics(videos),
     }
+
+
+def bleu_and_rouge(videos: Sequence[Video]) -> dict[str, float]:
+    """Return BLEU-1..4 and ROUGE-L in [0, 1], means over videos and thresholds."""
+    rows = []
+    for video in videos:
+        for t in video.thresholds:
+            pairs, alone = video.matches[t]
+            total = len(pairs) + len(alone)
+            rouge = sum(rouge_l(*pair) for pair in pairs) / total if total else 0.0
+            rows.append([rouge, *bleu(pairs, alone)])
+    names = ("Rouge-L", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
 
 
 def _group_sums(rows: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
