@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from distime.metrics.intervals import Interval, overlap, reaches
 
@@ -25,6 +24,9 @@ def best_pairs(weights: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     """
     if not weights or not weights[0]:
         return []
+    # Here, since it takes half a second, for which `--help` and a typo must not wait.
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(-np.asarray(weights))
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 

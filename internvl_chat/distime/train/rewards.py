@@ -17,10 +17,10 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from distime.errors import DisTimeError
 from distime.metrics.intervals import Interval, iou
+from distime.metrics.matching import best_pairs
 
 Intervals = Sequence[Interval]
 Reward = Callable[[Intervals, Intervals, float], float]
@@ -169,9 +169,9 @@ def f1(predicted: Intervals, truth: Intervals, duration: float) -> float:
     """Mean F1 of one-to-one matches at IoU 0.3, 0.5 and 0.7 (OMTG)."""
     if not predicted or not truth:
         return float(not predicted and not truth)
-    values = np.array([[iou(a, b) for b in truth] for a in predicted])
-    matched = values[linear_sum_assignment(values, maximize=True)]
-    hits = [int((matched >= threshold).sum()) for threshold in (0.3, 0.5, 0.7)]
+    values = [[iou(a, b) for b in truth] for a in predicted]
+    matched = [values[row][column] for row, column in best_pairs(values)]
+    hits = [sum(value >= t for value in matched) for t in (0.3, 0.5, 0.7)]
     return sum(2 * hit / (len(predicted) + len(truth)) for hit in hits) / len(hits)
 
 
