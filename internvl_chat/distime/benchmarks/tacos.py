@@ -4,9 +4,10 @@ Of a prediction's windows R1@t takes the first that is listed (IoU >= t, overlap
 mAP the first ten by falling score. Sentences repeat within a video, so answers are known by qid. A
 query that is missing is a miss; the published scorers stop there, or score the rows there are.
 
-Two scorers are in use. That of Lighthouse and Moment-DETR rounds (``..._rounded``). That of UniTime
-sums overlaps without merging, so that a right answer given twice has an IoU of 2, in float32, and
-R1@t is IoU > t over the rows of the file (``..._summed``).
+Two scorers are in use. That of Lighthouse and Moment-DETR rounds (``..._rounded``); the latter
+also splits by the length of the annotated window (``MR-short-...``; 143 are in no group). That of
+UniTime sums overlaps without merging, so that a right answer given twice has an IoU of 2, in
+float32, and R1@t is IoU > t over the rows of the file (``..._summed``).
 
 Definitions: gh:line/lighthouse, training/standalone_eval/eval.py at d095eaa (Apache-2.0);
 gh:Lzq5/UniTime, eval_metrics.py at d889a71.
@@ -36,6 +37,10 @@ from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval, number
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+RANKED_THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
+"""The same for mAP, as the published scorers count them: their 0.9 is a little less."""
+LENGTHS = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
+"""Lengths of annotated windows in seconds, (above, up to and including), of Moment-DETR."""
 RANKED = 10
 """How many windows of an answer mAP looks at."""
 
@@ -146,14 +151,26 @@ class Tacos(Benchmark):
 def _table(
     pairs: Sequence[tuple[Windows, Interval]], *, nan_is_match: bool = False
 ) -> dict[str, float]:
+    """R1, mIoU and mAP in percent, over all and by the length of the annotated window."""
     ious = [hull_iou(one.listed[0], window) for one, window in pairs]
-    table = recall_table(ious, (0.3, *THRESHOLDS))
     rows = [
-        interpolated(one.ranked[:RANKED], [window], THRESHOLDS, nan_is_match=nan_is_match)
+        interpolated(one.ranked[:RANKED], [window], RANKED_THRESHOLDS, nan_is_match=nan_is_match)
         for one, window in pairs
     ]
+    table = recall_table(ious, (0.3, *THRESHOLDS)) | _precisions(rows)
+    for name, (above, up_to) in LENGTHS.items():
+        part = [i for i, (_, (start, end)) in enumerate(pairs) if above < end - start <= up_to]
+        if part:
+            group = recall_table([ious[i] for i in part], THRESHOLDS)
+            del group["mIoU"]
+            group |= _precisions([rows[i] for i in part])
+            table |= {f"MR-{name}-{key}": value for key, value in group.items()}
+    return table
+
+
+def _precisions(rows: Sequence[Sequence[float]]) -> dict[str, float]:
     means = (100 * np.mean(rows, axis=0)).tolist()
-    table |= {f"mAP@{t}": value for t, value in zip(THRESHOLDS, means, strict=True)}
+    table = {f"mAP@{t}": value for t, value in zip(THRESHOLDS, means, strict=True)}
     return table | {"mAP-average": sum(means) / len(means)}
 
 

@@ -70,7 +70,7 @@ def summed_recall(
         ious.append(iou if np.isfinite(iou) else np.float32(0))
     values = np.array(ious, dtype=np.float32)
     table = {f"R1@{t}": 100 * float((values > np.float32(t)).mean()) for t in thresholds}
-    return table | {"mIoU": 100 * float(values.mean())}
+    return table | {"mIoU": float(100 * values.mean())}  # in float32, too
 
 
 def common_length(first: Sequence[Interval], second: Sequence[Interval]) -> float:
