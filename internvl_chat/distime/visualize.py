@@ -338,7 +338,7 @@ def _centre(axes: Axes, text: str) -> None:
 def _verdict(events: Sequence[Event], truth: Sequence[Interval]) -> str:
     if not events:
         return "no answer"
-    said = [f"confidence {events[0].confidence:.2f}"] if np.isfinite(events[0].confidence) else []
+    said = [f"{events[0].confidence:.0%} sure"] if np.isfinite(events[0].confidence) else []
     if truth:
         best = max(iou((events[0].start, events[0].end), interval) for interval in truth)
         said.insert(0, f"IoU {best:.2f}")

@@ -79,8 +79,8 @@ def test_calibration_bins_are_of_equal_count():
 
 def test_what_is_said_about_confidence():
     rising = np.linspace(0, 1, 50)
-    assert verdict(rising, rising).endswith("narrower distributions are better ones.")
-    assert verdict(rising, rising[::-1]).endswith("narrower distributions are worse ones.")
+    assert verdict(rising, rising).endswith("surer times are better ones.")
+    assert verdict(rising, rising[::-1]).endswith("surer times are worse ones.")
     assert verdict(rising, [0, 1] * 25).endswith("no relation is seen.")
     assert "do not differ enough" in verdict([0.5, 0.5], [0, 1])
 

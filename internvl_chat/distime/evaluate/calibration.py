@@ -1,8 +1,7 @@
 """Whether the model knows how good its times are: confidence against IoU.
 
-The confidence of a time is 1 minus the mean normalised entropy of its two distributions (see
-`distime.processing.answers.Event`), so these numbers say whether a narrow distribution is a better
-one.
+The confidence of a time is the IoU that it expects by its own two distributions (see
+`distime.processing.answers.confidence`), so the two can be compared as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ class Bin:
         low: smallest confidence among them.
         high: largest.
         count: how many they are.
+        mean_confidence: of them.
         mean_iou: of them.
         hits: share of them with an IoU of at least 0.5.
     """
@@ -29,6 +29,7 @@ class Bin:
     low: float
     high: float
     count: int
+    mean_confidence: float
     mean_iou: float
     hits: float
 
@@ -54,8 +55,8 @@ def calibration_bins(
         if len(part):
             sure, fit = np.asarray(confidence)[part], np.asarray(iou)[part]
             bins.append(
-                Bin(sure[0].item(), sure[-1].item(), len(part), fit.mean().item(),
-                    (fit >= 0.5).mean().item())
+                Bin(sure[0].item(), sure[-1].item(), len(part), sure.mean().item(),
+                    fit.mean().item(), (fit >= 0.5).mean().item())
             )  # fmt: skip
     return bins
 

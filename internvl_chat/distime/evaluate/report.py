@@ -280,8 +280,9 @@ def calibration_html(known: Sequence[Sample]) -> str:
         return heading + note("The answers hold no confidence, so there is nothing to compare.")
     confidence, overlap = zip(*pairs, strict=True)
     explained = (
-        f"{heading}<p>The confidence of a time is 1 minus the mean normalised entropy of its two "
-        f"distributions: the narrower, the surer. {verdict(confidence, overlap)}</p>\n"
+        f"{heading}<p>The confidence of a time is the IoU that it expects by its own two "
+        f"distributions. On average it expects {np.mean(confidence):.3f} and has "
+        f"{np.mean(overlap):.3f}. {verdict(confidence, overlap)}</p>\n"
     )
     bins = calibration_bins(confidence, overlap)
     if len(bins) < 2:
@@ -295,10 +296,18 @@ def calibration_html(known: Sequence[Sample]) -> str:
         top=1,
     )
     rows = [
-        [f"{one.low:.3f} – {one.high:.3f}", one.count, 100 * one.mean_iou, 100 * one.hits]
+        [
+            f"{one.low:.3f} – {one.high:.3f}",
+            one.count,
+            100 * one.mean_confidence,
+            100 * one.mean_iou,
+            100 * one.hits,
+        ]
         for one in bins
     ]
-    table = table_html(rows, ["confidence", "times", "mean IoU (%)", "IoU ≥ 0.5 (%)"])
+    table = table_html(
+        rows, ["confidence", "times", "expected IoU (%)", "mean IoU (%)", "IoU ≥ 0.5 (%)"]
+    )
     return f"{explained}{chart}\n{table}"
 
 
@@ -314,7 +323,7 @@ def verdict(confidence: Sequence[float], overlap: Sequence[float]) -> str:
     )
     if abs(rho) <= 2 * error:
         return f"{measured} no relation is seen."
-    return f"{measured} narrower distributions are {'better' if rho > 0 else 'worse'} ones."
+    return f"{measured} surer times are {'better' if rho > 0 else 'worse'} ones."
 
 
 def examples_html(

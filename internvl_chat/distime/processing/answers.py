@@ -27,8 +27,7 @@ class Event:
     Attributes:
         start: seconds, as decoded: nothing orders start and end.
         end: seconds.
-        confidence: 1 minus the mean normalised entropy of the two distributions: 1 when both put
-            everything on one bin, 0 when both are uniform.
+        confidence: the IoU that the answer expects of itself, 0 to 1: see `confidence`.
         distribution: `(2, reg_max + 1)` probabilities of start and end; bin `k` is the time
             `origin + k / reg_max * duration`.
         text: what the answer says right after the time (dense captioning), stripped.
@@ -146,10 +145,26 @@ class Events(list[Event]):
 
 
 def confidence(distribution: np.ndarray) -> float:
-    """1 minus the normalised entropy of distributions `(..., bins)`, averaged."""
-    safe = np.clip(distribution, 1e-12, 1)
-    entropy = -(distribution * np.log(safe)).sum(-1) / math.log(distribution.shape[-1])
-    return float(1 - entropy.mean())
+    """The expected IoU of an answer, were the truth drawn from the answer's own distributions.
+
+    The answer is the interval between the two expectations; start and end are drawn independently,
+    and a pair in the wrong order is turned round as an answer is. 1 where all is on one bin each.
+
+    Args:
+        distribution: `(2, bins)` probabilities of start and end.
+    """
+    start, end = np.asarray(distribution, dtype=np.float64)
+    start, end = start / start.sum(), end / end.sum()
+    bins = np.arange(len(start))
+    low, high = sorted((start @ bins, end @ bins))
+    first = np.minimum(bins[:, None], bins[None, :])
+    last = np.maximum(bins[:, None], bins[None, :])
+    common = np.maximum(np.minimum(last, high) - np.maximum(first, low), 0)
+    union = (last - first) + (high - low) - common
+    # Two points have no length: they agree or they do not.
+    same = (np.abs(first - low) < 1e-6) & (np.abs(last - high) < 1e-6)
+    fits = np.where(same, 1.0, common / np.maximum(union, 1e-12))
+    return float(min(start @ fits @ end, 1.0))
 
 
 def read_answer(
