@@ -36,7 +36,9 @@ from distime.processing.tokenizer import add_special_tokens, load_tokenizer
 from distime.tiny import word_tokenizer, write_tiny_checkpoint
 from distime.train.arguments import ModelArguments
 from distime.train.export import Exporter
+from distime.train.flags import ArgumentError
 from distime.train.lora import select_trainable
+from distime.train.speed import check_backbone
 from tiny_tokenizers import write_qwen2
 
 LLAVA = BACKBONES["llava_onevision"]
@@ -318,3 +320,15 @@ def test_an_adapter_holds_the_newline_that_was_trained(folder, tmp_path, freeze_
     save_file(tensors | {"base_model.model.model.other": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match=r"not those of its configuration.*model\.other"):
         DisTimeForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_3_is_refused_before_weights_are_read(folder, stage):
+    processor = DisTimeProcessor.from_pretrained(folder)
+    data = SimpleNamespace(processor_overrides={})
+    training = SimpleNamespace(hf_deepspeed_config=SimpleNamespace(is_zero3=lambda: stage == 3))
+    if stage == 2:
+        check_backbone(processor, data, training)
+        return
+    with pytest.raises(ArgumentError, match="--deepspeed: llava_onevision .*zero_stage2"):
+        check_backbone(processor, data, training)

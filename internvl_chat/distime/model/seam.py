@@ -61,8 +61,8 @@ class Seam:
     Attributes:
         parts: see `Parts`.
         placeholder: name of the tokens whose embeddings are replaced by features, for messages.
-        limits: what cannot be had in training, a flag's name -> the reason, to be read behind the
-            backbone's name. Such flags are refused before anything is loaded.
+        limits: what cannot be had in training, a flag's name (or "zero3") -> the reason, to be read
+            behind the backbone's name. Such flags are refused before anything is loaded.
         position_rows: 1 where a token has one position, else the number of its coordinates.
     """
 

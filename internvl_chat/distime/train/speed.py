@@ -54,13 +54,19 @@ def check(arguments: ModelArguments, data: DataArguments, training: TrainArgumen
             )
 
 
-def check_backbone(processor: DisTimeProcessor, data: DataArguments) -> None:
+def check_backbone(
+    processor: DisTimeProcessor, data: DataArguments, training: TrainArguments
+) -> None:
     """Refuse what the backbone of a model cannot do, before its weights are read.
 
     Raises:
         ArgumentError: names the flag and the reason.
     """
-    for flag, reason in processor.backbone.model_class.limits.items():
+    limits = processor.backbone.model_class.limits
+    config = training.hf_deepspeed_config
+    if "zero3" in limits and config is not None and config.is_zero3():
+        raise ArgumentError(f"--deepspeed: {processor.backbone.name} {limits['zero3']}")
+    for flag, reason in limits.items():
         if getattr(data, flag, None):
             raise ArgumentError(f"--{flag}: {processor.backbone.name} {reason}")
     known = {field.name for field in fields(processor.settings)}

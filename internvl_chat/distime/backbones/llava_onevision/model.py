@@ -46,6 +46,7 @@ class DisTimeLlavaOnevision(
     config_class = DisTimeLlavaOnevisionConfig
     config: DisTimeLlavaOnevisionConfig
     placeholder = f"{VIDEO} or {IMAGE}"
+    limits = {"zero3": "does not train in stage 3 of ZeRO: choose zero_stage2_config.json"}
     parts = Parts(
         vision=("model.vision_tower",),
         projector=("model.multi_modal_projector", "model.image_newline"),
