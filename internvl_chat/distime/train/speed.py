@@ -63,7 +63,7 @@ def check_backbone(
         ArgumentError: names the flag and the reason.
     """
     limits = processor.backbone.model_class.limits
-    config = training.hf_deepspeed_config
+    config = getattr(training, "hf_deepspeed_config", None)  # without DeepSpeed it has none
     if "zero3" in limits and config is not None and config.is_zero3():
         raise ArgumentError(f"--deepspeed: {processor.backbone.name} {limits['zero3']}")
     for flag, reason in limits.items():
