@@ -49,7 +49,7 @@ def workspace(request, tmp_path_factory):
 
 def test_packed_with_shared_frames_and_cached_features(workspace, tmp_path):
     flags = (*LORA, "--share_video_prefix", True, "--packing", True, "--max_seq_length", 512)
-    flags += ("--max_items_per_group", 3)
+    flags += ("--max_items_per_group", 3, "--per_device_train_batch_size", 1)
     train(workspace, tmp_path / "pixels", *flags)
     flags += ("--export", "both")
     train(workspace, tmp_path / "cached", *flags, "--cache_features", tmp_path / "features")
