@@ -325,10 +325,10 @@ def test_an_adapter_holds_the_newline_that_was_trained(folder, tmp_path, freeze_
 @pytest.mark.parametrize("stage", [2, 3])
 def test_zero_3_is_refused_before_weights_are_read(folder, stage):
     processor = DisTimeProcessor.from_pretrained(folder)
-    data = SimpleNamespace(processor_overrides={})
+    data = SimpleNamespace(processor_overrides={}, packing=False)
     training = SimpleNamespace(hf_deepspeed_config=SimpleNamespace(is_zero3=lambda: stage == 3))
     if stage == 2:
-        check_backbone(processor, data, training)
+        check_backbone(processor, SimpleNamespace(), data, training)
         return
     with pytest.raises(ArgumentError, match="--deepspeed: llava_onevision .*zero_stage2"):
-        check_backbone(processor, data, training)
+        check_backbone(processor, SimpleNamespace(), data, training)
