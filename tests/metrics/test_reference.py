@@ -1,4 +1,4 @@
-"""Every number that the published scorer gives on the published 1B predictions."""
+"""Every number that the published scorer gives on the published predictions, of 1B and of 8B."""
 
 from __future__ import annotations
 
@@ -11,21 +11,52 @@ from distime.benchmarks import score
 SIMPLE = "simple (Charades, ANet, QVH, NExT-GQA)"
 
 
+@pytest.fixture(scope="module", params=["1B", "8B"])
+def size(request, shared) -> str:
+    if not (shared / f"predictions_{request.param}").is_dir():
+        pytest.skip(f"the published {request.param} predictions are not on this machine")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def reference(shared, size) -> dict:
+    return json.loads((shared / f"reference_metrics_{size}.json").read_text())
+
+
 def close(expected: object) -> object:
     return pytest.approx(expected, abs=1e-6)
 
 
-def test_anet(shared, reference):
+def test_charades(shared, size, reference):
+    result = score(
+        "charades",
+        shared / f"predictions_{size}/Charades-STA/results.json",
+        shared / "annotations/charades/charades_sta_test.json",
+        published=True,
+    )
+    published = reference["Charades-STA"][size]
+    as_run = {
+        f"R{rank}@{t}_float32": 100 * published[f"R@{rank}_IoU{t:.2f}"]
+        for rank in (1, 5)
+        for t in (0.3, 0.5, 0.7)
+    }
+    truncated = published["mIoU(cal_miou, mean of int(IoU*100))"]
+    assert result.published_as_run == close(as_run | {"mIoU_truncated": truncated})
+    assert result.counts["queries"] == published["n_labels"]
+    assert result.counts["missing"] == published["n_missing"]
+
+
+def test_anet(shared, size, reference):
     result = score(
         "anet",
-        shared / "predictions_1B/ANet-Caption/results.json",
+        shared / f"predictions_{size}/ANet-Caption/results.json",
         shared / "annotations/anet/val_2.json",
         published=True,
     )
-    published = reference["ANet-Caption"]["1B"]
+    published = reference["ANet-Caption"][size]
     as_run = {f"R1@{t}_float32": 100 * published[f"R@1IOU{t}"] for t in (0.3, 0.5, 0.7)}
     assert result.published_as_run == close({**as_run, "mIoU": 100 * published["mIOU"]})
-    exact = reference["_variants"][SIMPLE]["ANet-Caption"]["1B"]
+    exact = reference["_variants"][SIMPLE]["ANet-Caption"][size]
     headline = {f"R1@{t}": exact[f"R1@{t} percent eps"] for t in (0.3, 0.5, 0.7)}
     assert result.metrics == close({**headline, "mIoU": exact["mIoU (percent) eps"]})
     ties = sum(exact[f"hits@{t} noeps"] - exact[f"hits@{t} eps"] for t in (0.3, 0.5, 0.7))
@@ -33,11 +64,13 @@ def test_anet(shared, reference):
 
 
 @pytest.mark.parametrize("with_annotation", [True, False])
-def test_qvhighlights(shared, reference, with_annotation, monkeypatch, tmp_path):
+def test_qvhighlights(shared, size, reference, with_annotation, monkeypatch, tmp_path):
     monkeypatch.setenv("DISTIME_HOME", str(tmp_path))
     gt = shared / "annotations/qvhighlights/val.json" if with_annotation else None
-    result = score("qvh", shared / "predictions_1B/QVHighlight/results.json", gt, published=True)
-    published = dict(reference["QVHighlights"]["1B"])
+    result = score(
+        "qvh", shared / f"predictions_{size}/QVHighlight/results.json", gt, published=True
+    )
+    published = dict(reference["QVHighlights"][size])
     assert result.counts["queries"] == published.pop("total")
     as_run = {
         "R1-average_of_rounded": published.pop("R1-avg(agg_metrics)"),
@@ -49,7 +82,7 @@ def test_qvhighlights(shared, reference, with_annotation, monkeypatch, tmp_path)
     }  # fmt: skip
     assert result.published_as_run == close(as_run)
 
-    exact = reference["_variants"][SIMPLE]["QVHighlights"]["1B"]
+    exact = reference["_variants"][SIMPLE]["QVHighlights"][size]
     metrics = result.metrics
     for t, value in exact["R1 unrounded"].items():
         assert metrics[f"R1@{t}"] == close(value)
@@ -63,16 +96,16 @@ def test_qvhighlights(shared, reference, with_annotation, monkeypatch, tmp_path)
         assert result.counts[f"queries_{part}"] == split["n"]
         assert metrics[f"MR-{part}-mAP"] == close(split["avg"])
         assert metrics[f"MR-{part}-mAP@0.5"] == close(split["at05"])
-    hits = reference["_variants"]["exact rational arithmetic"]["QVH 1B"]["hits"]
+    hits = reference["_variants"]["exact rational arithmetic"][f"QVH {size}"]["hits"]
     lost = sum(hits[t] - n for t, n in exact["R1 hits"].items())
     assert result.counts["ties_below_threshold"] == lost
 
 
-def test_nextgqa(shared, reference):
-    folder = shared / "predictions_1B/NExtGQA"
+def test_nextgqa(shared, size, reference):
+    folder = shared / f"predictions_{size}/NExtGQA"
     gt = shared / "annotations/nextgqa"
     result = score("nextgqa", folder / "result.json", gt, published=True)
-    published = reference["NExT-GQA"]["1B"]
+    published = reference["NExT-GQA"][size]
     names = {
         "Acc@GQA": "AccGQA",
         "mIoP": "mIoP",
@@ -99,9 +132,9 @@ def test_nextgqa(shared, reference):
     assert halves.metrics == result.metrics
 
 
-def test_mvbench(shared, reference):
-    folder = shared / "predictions_1B/MVBench"
-    published = reference["MVBench"]["1B"]
+def test_mvbench(shared, size, reference):
+    folder = shared / f"predictions_{size}/MVBench"
+    published = reference["MVBench"][size]
     released = {k.removesuffix(" (released)"): v for k, v in published.items() if "(rel" in k}
     assert score("mvbench", folder / "MVBench_result_final.json").metrics == close(released)
     result = score("mvbench", folder / "MVBench.json", published=True)
@@ -112,11 +145,14 @@ def test_mvbench(shared, reference):
 
 
 @pytest.mark.parametrize("frames", [16, 32])
-def test_longvideobench(shared, reference, frames):
-    published = reference["LongVideoBench"][f"1B_{frames}frame"]
+def test_longvideobench(shared, size, reference, frames):
+    if f"{size}_{frames}frame" not in reference["LongVideoBench"]:
+        pytest.skip(f"no {size} predictions with {frames} frames were released")
+    published = reference["LongVideoBench"][f"{size}_{frames}frame"]
+    name = "result.json" if size == "8B" else f"{frames}frame_result.json"
     result = score(
         "longvideobench",
-        shared / f"predictions_1B/LongVideoBench/{frames}frame_result.json",
+        shared / f"predictions_{size}/LongVideoBench/{name}",
         shared / "annotations/longvideobench/lvb_val.json",
         published=True,
     )
@@ -137,34 +173,34 @@ YOUCOOK2 |= {f"{name}@{t}": f"{name}@{t}" for name in ("Precision", "Recall") fo
 
 
 @pytest.mark.java
-def test_youcook2(shared, reference):
+def test_youcook2(shared, size, reference):
     result = score(
         "youcook2_dvc",
-        shared / "predictions_1B/YouCook2-DVC/results.json",
+        shared / f"predictions_{size}/YouCook2-DVC/results.json",
         shared / "annotations/youcook2_dvc/val.caption_coco_format.json",
         published=True,
     )
-    published = reference["YouCook2-DVC"]["1B"]
+    published = reference["YouCook2-DVC"][size]
     as_run = {ours: 100 * published[name] for ours, name in YOUCOOK2.items()}
     as_run |= {"n_preds": published["n_preds"], "SODA_c_1": 100 * published["SODA_c_1"]}
     as_run["SODA_c_permuted"] = 100 * published["SODA_c_2"]
     as_run["Para_CIDEr"] = 100 * published["Para_CIDER"]
     as_run["Para_METEOR"] = 100 * published["Para_METEOR"]
     assert result.published_as_run == close(as_run)
-    natural = reference["_variants"]["yc2_var_1B"]["soda_natural_order"]
+    natural = reference["_variants"][f"yc2_var_{size}"]["soda_natural_order"]
     headline = {k: v for k, v in as_run.items() if k not in ("SODA_c_permuted", "SODA_c_1")}
     assert result.metrics == close({**headline, "SODA_c": 100 * natural["SODA_c_2"]})
 
 
 @pytest.mark.java
-def test_youcook2_without_a_video(shared, reference, write):
+def test_youcook2_without_a_video(shared, size, reference, write):
     """Missing predictions: zero in every dense metric, and published paragraphs shift."""
-    predictions = json.loads((shared / "predictions_1B/YouCook2-DVC/results.json").read_text())
+    predictions = json.loads((shared / f"predictions_{size}/YouCook2-DVC/results.json").read_text())
     gt = shared / "annotations/youcook2_dvc/val.caption_coco_format.json"
     first = json.loads(gt.read_text())["annotations"][0]["image_id"]
     del predictions[first]
     result = score("youcook2_dvc", write("p.json", predictions), gt, published=True)
-    dropped = reference["_variants"]["yc2_var_1B"]["drop_first_video"]
+    dropped = reference["_variants"][f"yc2_var_{size}"]["drop_first_video"]
     as_run = result.published_as_run
     for ours, name in YOUCOOK2.items():
         assert as_run[ours] == result.metrics[ours] == close(100 * dropped[name])
@@ -178,21 +214,21 @@ def test_youcook2_without_a_video(shared, reference, write):
 
 
 @pytest.mark.java
-def test_anet_dvc(shared, reference):
+def test_anet_dvc(shared, size, reference):
     result = score(
         "anet_dvc",
-        shared / "predictions_1B/ANet-Caption-DVC/results.txt",
+        shared / f"predictions_{size}/ANet-Caption-DVC/results.txt",
         shared / "annotations/anet/val_2.json",
         published=True,
     )
-    published = reference["ANet-Caption-DVC"]["1B"]
+    published = reference["ANet-Caption-DVC"][size]
     as_run = {
         f"{name.replace('soda_c', 'SODA_c').split(' ')[0]}_seconds_as_percent": 100 * value
         for name, value in published.items()
         if name.endswith("(fraction)")
     }
     assert result.published_as_run == close(as_run)
-    variants = reference["_variants"]["anet_var_1B"]
+    variants = reference["_variants"][f"anet_var_{size}"]
     seconds = variants["seconds_as_seconds"]["full"]
     for name, value in {**seconds["eval_soda"], **seconds["eval_dvc"]}.items():
         if not name.startswith(("Rouge", "Bleu")):

@@ -40,6 +40,7 @@ class Anet(Benchmark):
     rank = 2
     headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
     released = {"R1@0.3": 67.09, "R1@0.5": 45.41, "R1@0.7": 23.12, "mIoU": 45.24}
+    released_8b = {"R1@0.3": 72.90, "R1@0.5": 53.24, "R1@0.7": 30.32, "mIoU": 50.53}
     official_queries, official_videos = 17031, 4885
 
     def queries(self) -> Iterator[Query]:

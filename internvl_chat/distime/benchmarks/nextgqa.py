@@ -85,6 +85,14 @@ class NextGQA(Benchmark):
         "IoU@0.5": 21.79,
         "Acc@QA": 65.93,
     }
+    released_8b = {
+        "Acc@GQA": 28.07,
+        "mIoP": 40.54,
+        "IoP@0.5": 33.80,
+        "mIoU": 35.91,
+        "IoU@0.5": 28.80,
+        "Acc@QA": 80.32,
+    }
     peers = {"VideoMind-7B": {"Acc@GQA": 28.2, "mIoU": 31.4}}  # zero-shot, of its paper
     official_queries, official_videos = 8564, 1000
 

@@ -62,6 +62,14 @@ class QVHighlights(Benchmark):
         "mAP-average": 23.16,
         "mIoU": 51.56,
     }
+    released_8b = {
+        "R1@0.5": 61.10,
+        "R1@0.7": 37.48,
+        "mAP@0.5": 53.84,
+        "mAP@0.75": 28.13,
+        "mAP-average": 29.65,
+        "mIoU": 56.05,
+    }
     official_queries, official_videos = 1550, 1519
 
     def queries(self) -> Iterator[Query]:
