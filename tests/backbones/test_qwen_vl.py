@@ -19,7 +19,7 @@ from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.backbones import BACKBONES
 from distime.backbones.pixels import ImageError
 from distime.backbones.qwen_vl import Qwen2_5VLSettings, QwenVLSettings, slot_means
-from distime.backbones.qwen_vl.pictures import fitting_size, patches
+from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches
 from distime.backbones.qwen_vl.positions import batch_positions, sequence_positions, sides_of
 from distime.tiny import word_tokenizer, write_tiny_checkpoint
 
@@ -37,6 +37,24 @@ def test_pictures_have_the_librarys_size(width, height):
         return
     expected = image_size(height, width, 32, *bounds)
     assert fitting_size(width, height, 32, *bounds) == expected[::-1]
+
+
+@given(sides, sides, st.integers(2, 200))
+def test_frames_have_the_librarys_size(width, height, num_frames):
+    module = "transformers.models.qwen3_vl.video_processing_qwen3_vl"
+    library = pytest.importorskip(module, reason="it needs torchvision")
+    settings = QwenVLSettings()
+    least, most = settings.video_min_pixels, settings.video_max_pixels
+    if max(width, height) > 150 * min(width, height):
+        return
+    cap = max(min(768 * 32**2, most // num_frames), int(least * 1.05))  # its `cap_pixels_per_frame`
+    expected = library.smart_resize(num_frames, height, width, 2, 32, least, cap * num_frames)
+    found = frame_size(width, height, num_frames, 32, 2, least, most, settings.max_frame_tokens)
+    assert found == expected[::-1]
+
+
+def test_a_single_frame_keeps_its_size():
+    assert frame_size(640, 360, 1, 32, 2, 4096, 25165824, 768) == (640, 352)
 
 
 def test_pixels_are_the_librarys():

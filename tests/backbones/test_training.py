@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from distime import DisTime
+from distime import DisTime, DisTimeProcessor
 from distime.backbones import BACKBONES
 from distime.processing.video import encode_video
 from distime.tiny import write_tiny_checkpoint
+from distime.train import speed
+from distime.train.arguments import ArgumentError
 from tiny_runs import parameters, train
 
 LORA = ("--freeze_backbone", True, "--freeze_mlp", True, "--freeze_llm", True)
@@ -49,7 +52,7 @@ def workspace(request, tmp_path_factory):
 
 def test_packed_with_shared_frames_and_cached_features(workspace, tmp_path):
     flags = (*LORA, "--share_video_prefix", True, "--packing", True, "--max_seq_length", 512)
-    flags += ("--max_items_per_group", 3)
+    flags += ("--max_items_per_group", 3, "--per_device_train_batch_size", 1)
     train(workspace, tmp_path / "pixels", *flags)
     flags += ("--export", "both")
     train(workspace, tmp_path / "cached", *flags, "--cache_features", tmp_path / "features")
@@ -67,6 +70,25 @@ def test_packed_with_shared_frames_and_cached_features(workspace, tmp_path):
         torch.testing.assert_close(parameter, cached[name], rtol=0, atol=3e-6, msg=name)
     model = DisTime.from_pretrained(tmp_path / "cached", device="cpu")
     assert isinstance(model.chat(workspace / "b.mp4", "what is seen?", max_new_tokens=4).text, str)
+
+
+def test_flags_that_a_backbone_cannot_follow_are_refused(workspace, monkeypatch):
+    processor = DisTimeProcessor.from_pretrained(workspace / "tiny")
+    data = SimpleNamespace(packing=True, share_video_prefix=True, processor_overrides={})
+    model = SimpleNamespace(attn_implementation="sdpa")
+    speed.check_backbone(processor, model, data)
+    if processor.backbone.model_class.position_rows > 1:
+        model.attn_implementation = "flash_attention_2"
+        with pytest.raises(ArgumentError, match="choose sdpa, or leave --packing out"):
+            speed.check_backbone(processor, model, data)
+        model.attn_implementation = "sdpa"
+    data.processor_overrides = {"no_such_setting": 1}
+    with pytest.raises(ArgumentError, match="has no setting no_such_setting"):
+        speed.check_backbone(processor, model, data)
+    limits = {"share_video_prefix": "has a state that no mask can part"}
+    monkeypatch.setattr(processor.backbone.model_class, "limits", limits)
+    with pytest.raises(ArgumentError, match="--share_video_prefix: .* has a state"):
+        speed.check_backbone(processor, model, data)
 
 
 def test_everything_is_trained_with_recomputed_activations(workspace, tmp_path):

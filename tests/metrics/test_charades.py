@@ -146,12 +146,12 @@ def test_perfect_predictions_score_100(perfect):
     assert result.metrics == dict.fromkeys(result.metrics, pytest.approx(100))
 
 
-def test_published_1b_predictions(shared, reference):
-    pred = shared / "predictions_1B/Charades-STA/results.json"
+def test_published_predictions(shared, size, reference):
+    pred = shared / f"predictions_{size}/Charades-STA/results.json"
     result = score(
         "charades", pred, shared / "annotations/charades/charades_sta_test.json", published=True
     )
-    published = reference["Charades-STA"]["1B"]
+    published = reference["Charades-STA"][size]
     as_run = {
         f"R{rank}@{t}_float32": 100 * published[f"R@{rank}_IoU{t}0"]
         for rank in (1, 5)
@@ -159,10 +159,10 @@ def test_published_1b_predictions(shared, reference):
     }
     as_run["mIoU_truncated"] = published["mIoU(cal_miou, mean of int(IoU*100))"]
     assert result.published_as_run == pytest.approx(as_run, abs=1e-6)
-    exact = reference["_variants"]["exact rational arithmetic"]["Charades 1B"]
+    exact = reference["_variants"]["exact rational arithmetic"][f"Charades {size}"]
     headline = {f"R1@{t}": 100 * exact[f"hits@{t}"] / exact["N"] for t in (0.3, 0.5, 0.7)}
     assert result.metrics == pytest.approx({**headline, "mIoU": exact["mIoU"]}, abs=1e-6)
-    clipped = reference["_variants"]["simple (Charades, ANet, QVH, NExT-GQA)"]["Charades-STA"]["1B"]
+    clipped = reference["_variants"]["simple (Charades, ANet, QVH, NExT-GQA)"]["Charades-STA"][size]
     result = score("charades", pred, shared / "annotations/charades/test_float.json")
     for name, value in result.metrics.items():
         key = (

@@ -186,7 +186,8 @@ def test_report_scores_again_when_predictions_are_newer(tmp_path, monkeypatch):
     assert reports.score_run("charades", predictions).metrics["mIoU"] == pytest.approx(50)
 
 
-def test_published_numbers_of_the_report_are_ours(shared):
+@pytest.mark.parametrize(("size", "table"), [("1B", "released"), ("8B", "released_8b")])
+def test_published_numbers_of_the_report_are_ours(shared, size, table):
     folders = {
         "charades": ("Charades-STA/results.json", "charades/charades_sta_test.json"),
         "anet": ("ANet-Caption/results.json", "anet/val_2.json"),
@@ -194,19 +195,16 @@ def test_published_numbers_of_the_report_are_ours(shared):
         "nextgqa": ("NExtGQA/result.json", "nextgqa/gsub_test.json"),
     }
     for benchmark, (pred, gt) in folders.items():
-        for size, released in (
-            ("1B", find(benchmark).released),
-            ("8B", find(benchmark).released_8b),
-        ):
-            path = shared / f"predictions_{size}" / pred
-            if not path.is_file():
-                continue
-            metrics = score(benchmark, path, shared / "annotations" / gt).metrics
-            for name in find(benchmark).headline:
-                assert released[name] == pytest.approx(metrics[name], abs=0.00501), name
+        path = shared / f"predictions_{size}" / pred
+        if not path.is_file():
+            pytest.skip(f"the published {size} predictions are not on this machine")
+        metrics = score(benchmark, path, shared / "annotations" / gt).metrics
+        for name in find(benchmark).headline:
+            shown = getattr(find(benchmark), table)[name]
+            assert shown == pytest.approx(metrics[name], abs=0.00501), name
     for one in benchmarks().values():
-        assert not one.released or set(one.released) == set(one.headline), one.name
-        assert one.released.keys() == one.released_8b.keys(), one.name
+        shown = getattr(one, table)
+        assert not shown or set(shown) == set(one.headline), one.name
 
 
 def script(path: str, *args: object, cwd: Path) -> subprocess.CompletedProcess:

@@ -221,6 +221,15 @@ def test_omtg_bench_as_vlmevalkit_scores(owners):
         assert result.published_as_run == expected
 
 
+def test_omtg_bench_missing_rows_are_misses_where_nothing_happens(tmp_path):
+    truth = [{"index": 0, "answer": "1 to 2"}, {"index": 1, "answer": "It does not happen."}]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "said.tsv").write_text("index\tprediction\n0\t[1, 2]\n")
+    result = score("omtg_bench", tmp_path / "said.tsv", tmp_path / "truth.json", published=True)
+    assert list(result.metrics.values()) == [close(50)] * len(result.metrics)
+    assert result.published_as_run["EtF1_as_run"] == 100 and result.counts["missing"] == 1
+
+
 def test_omtg_bench_by_hand(tmp_path):
     rows = [
         {"index": 0, "answer": "<time>0 - 8 seconds</time>"},

@@ -35,7 +35,7 @@ def video(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["internvl", "qwen3_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["internvl", "llava_onevision", "qwen3_vl", "qwen2_5_vl"])
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     write_tiny_checkpoint(
@@ -134,6 +134,13 @@ def test_a_budget_that_is_less_than_a_frame(internvl, capsys):
     assert "max_video_tokens 3: one frame takes 4" in capsys.readouterr().err
 
 
+def test_a_bound_that_is_no_time_is_named_as_ever(internvl, video):
+    processor = DisTimeProcessor.from_pretrained(internvl)
+    processor.adjust(fps=2, max_frames=9)
+    with pytest.raises(ValueError, match="a bound of nan seconds is no time"):
+        processor.load_video(video, bound=(float("nan"), 2.0))
+
+
 def test_a_size_that_a_backbone_has_not(tmp_path):
     write_tiny_checkpoint(tmp_path, WORDS, hidden_size=32, num_layers=1, backbone="qwen3_vl")
     with pytest.raises(ProcessorError, match="image_size 224: qwen3_vl has no such setting"):
@@ -169,7 +176,7 @@ def test_frames_by_the_second(folder, video):
     assert len(processor.load_video(video).times) == 7 and processor.settings.fps is None
 
 
-@pytest.mark.parametrize("budget", [16, 40, 100])
+@pytest.mark.parametrize("budget", [17, 40, 100])
 def test_no_video_is_over_its_budget(folder, video, budget):
     processor = DisTimeProcessor.from_pretrained(folder)
     before = processor.video_media(processor.load_video(video, 24)).num_image_tokens
@@ -188,7 +195,7 @@ def test_no_video_is_over_its_budget(folder, video, budget):
     # Where frames have any size all of them are there, until a slot has a single token.
     squares = budget // 16
     assert len(sample.times) == (24 if processor.backbone.frames_have_sizes else squares)
-    if budget > 16:
+    if budget > 17:
         processor.adjust(max_video_tokens=budget - 16)
         with pytest.raises(
             ProcessorError, match=f"frames in memory.*max_video_tokens {budget - 16}"

@@ -139,7 +139,7 @@ class Benchmark(ABC):
     released: ClassVar[Mapping[str, float]] = {}
     """Headline values of the published DisTime-InternVL2.5-1B predictions (16 frames), percent."""
     released_8b: ClassVar[Mapping[str, float]] = {}
-    """Likewise of DisTime-InternVL2.5-8B."""
+    """Those of the published DisTime-InternVL2.5-8B predictions, likewise."""
     peers: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     """What others published: model -> metric -> percent. The file says where each stands."""
 

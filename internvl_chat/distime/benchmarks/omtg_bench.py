@@ -5,9 +5,10 @@
 - tP, tR, tF1 at IoU >= 0.3, 0.5, 0.7 of the best one-to-one matching; 1 where both sets are empty.
 - EtF1: C-Acc times the mean of the three tF1, for each query.
 
-All are means over queries, in percent. A query that is missing is answered by nothing. The
-published scorer (``..._as_run``) gives an IoU of 0 to two empty sets, and its merging lengthens the
-earliest interval before it is matched, so that [0, 5] and [3, 8] meet [0, 8] perfectly.
+All are means over queries, in percent. A query that is missing is a miss, also where nothing
+happens. The published scorer (``..._as_run``) knows no missing ones, gives an IoU of 0 to two empty
+sets, and its merging lengthens the earliest interval before it is matched, so that [0, 5] and
+[3, 8] meet [0, 8] perfectly.
 
 Definitions: gh:open-compass/VLMEvalKit, vlmeval/dataset/omtgbench.py at e8e78f0;
 gh:Tangent0308/OMTG. The annotation is on the Hugging Face hub.
@@ -25,7 +26,7 @@ from typing import Any
 from distime.benchmarks.base import Answered, Benchmark, Query, restricted
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source, table_rows
-from distime.files import FileError, read_text, write_json
+from distime.files import FileError, read_text, write_json, write_text
 from distime.metrics.interval_sets import merged
 from distime.metrics.intervals import Interval, overlap
 from distime.metrics.matching import best_pairs, plain_iou
@@ -35,6 +36,8 @@ from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 THRESHOLDS = (0.3, 0.5, 0.7)
+FIELDS = ("index", "video", "question", "answer")
+"""Columns of the owner's table."""
 
 
 class OMTGBench(Benchmark):
@@ -45,6 +48,7 @@ class OMTGBench(Benchmark):
     rank = 30
     annotation = "omtg_bench/OMTGBench.json"
     videos = "omtg_bench"
+    predictions = ("results.json", "results.tsv")
     headline = ("EtF1", "C-Acc", "tIoU", "tF1@0.3", "tF1@0.5", "tF1@0.7")
 
     def queries(self) -> Iterator[Query]:
@@ -58,20 +62,21 @@ class OMTGBench(Benchmark):
             raise self.misfit(error) from None
 
     def write(self, answered: Answered, out_dir: Path) -> Path:
-        """Write `[{"index", "prediction": "<time>S - E seconds</time>, ..."}]`."""
-        results = [
-            {
-                "index": query.item["index"],
-                "prediction": ", ".join(
-                    f"<time>{event.ordered.start:.2f} - {event.ordered.end:.2f} seconds</time>"
-                    for event in answer.events
-                ),
-            }
-            for query, answer in answered
-            if answer is not None
-        ]
+        """Write the owner's rows with `<time>S - E seconds</time>, ...`; as a table, too."""
+        rows = []
+        for query, answer in answered:
+            if answer is not None:
+                spans = [event.ordered for event in answer.events]
+                texts = [f"<time>{e.start:.2f} - {e.end:.2f} seconds</time>" for e in spans]
+                item = {name: query.item.get(name, "") for name in FIELDS}
+                rows.append({**item, "prediction": ", ".join(texts)})
+        table = io.StringIO()
+        writer = csv.DictWriter(table, [*FIELDS, "prediction"], delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(out_dir / "results.tsv", table.getvalue())
         path = out_dir / "results.json"
-        write_json(path, results)
+        write_json(path, rows)
         return path
 
     def truth(self, query: Query) -> list[Event]:
@@ -100,8 +105,14 @@ class OMTGBench(Benchmark):
             str(predictions),
             f"none of its {len(found)} rows is in {ground_truth}; is this another benchmark?",
         )
-        pairs = [(found.get(key, []), spans) for key, spans in truth.items()]
-        metrics = _means([score_query(*pair) for pair in pairs])
+        # Not even right where nothing happens.
+        nothing = dict.fromkeys(score_query([], []), 0.0)
+        metrics = _means(
+            [
+                score_query(found[key], spans) if key in found else nothing
+                for key, spans in truth.items()
+            ]
+        )
         as_run = {}
         if published:
             own = [(spans, everything[key]) for key, spans in found.items() if key in everything]
@@ -120,8 +131,7 @@ class OMTGBench(Benchmark):
     def convert(source: Source, keep: Keep) -> Conversion:
         """`OMTGBench.tsv` of the owners, written as JSON."""
         items = table_rows(source.find("OMTGBench.tsv"), delimiter="\t")
-        fields = ("index", "video", "question", "answer")
-        wanted = [{name: item[name] for name in fields} for item in items if keep(item["video"])]
+        wanted = [{name: item[name] for name in FIELDS} for item in items if keep(item["video"])]
         return Conversion({"OMTGBench.json": wanted}, [item["video"] for item in items])
 
 

@@ -86,9 +86,10 @@ def score_run(benchmark: str, predictions: Path, ground_truth: Path | None = Non
 
 def _markdown(runs: Mapping[str, Mapping[Row, Result]]) -> str:
     names = sorted(runs)
-    published = ["DisTime-1B (published)", "DisTime-8B (published)"]
-    header = ["Benchmark", "Metric", *names, *published, "Peers (their papers)"]
-    lines = [_row(header), _row(["---", "---", *(["---:"] * (len(names) + 2)), "---"])]
+    models = ["DisTime-1B (published)", "DisTime-8B (published)"]
+    header = ["Benchmark", "Metric", *names, *models, "Peers (their papers)"]
+    numbers = ["---:"] * (len(names) + len(models))
+    lines = [_row(header), _row(["---", "---", *numbers, "---"])]
     everything = set().union(*runs.values())
     order = list(benchmarks().values())
     for row in sorted(everything, key=lambda row: (order.index(row[0]), row[1])):
@@ -101,8 +102,8 @@ def _markdown(runs: Mapping[str, Mapping[Row, Result]]) -> str:
                 for peer, values in entry.peers.items()
                 if metric in values
             ]
-            released = [part.get(metric) for part in (entry.released, entry.released_8b)]
-            cells = [_number(value) for value in (*ours, *released)]
+            published = [one.get(metric) for one in (entry.released, entry.released_8b)]
+            cells = [_number(value) for value in (*ours, *published)]
             lines.append(_row([title, metric, *cells, ", ".join(peers)]))
     notes = [
         f"- {name}, {title}: {warning}"

@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from distime.backbones.internvl import ProcessorSettings
 from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
 from distime.model.weights import read_json
-from distime.processing.frame_count import frame_count
+from distime.processing.frame_count import adjusted, settled_count
 from distime.processing.image import image_size
 from distime.processing.prompt import Media, common_prefix, encode_prompt, media_length
 from distime.processing.sampling import VideoSample, check_rule, sample_reader
@@ -175,26 +175,7 @@ class DisTimeProcessor:
         Raises:
             ProcessorError: the backbone has no such setting, or they do not go together.
         """
-        given = {name: value for name, value in asked.items() if value is not None}
-        if strange := sorted(given.keys() - set(self.backbone.adjustable)):
-            raise ProcessorError(
-                f"{strange[0]} {given[strange[0]]}: {self.backbone.name} has no such setting for "
-                f"videos; it has {', '.join(self.backbone.adjustable)}"
-            )
-        if "num_frames" in given:
-            if "fps" in given or "max_frames" in given:
-                raise ProcessorError(
-                    f"num_frames {given['num_frames']} and fps: give a number of frames, or fps "
-                    "with max_frames"
-                )
-            given |= {"fps": None, "max_frames": None}
-        before = self.settings
-        self.settings = replace(before, **given)
-        try:
-            self.frame_count(0.0)
-        except ProcessorError:
-            self.settings = before
-            raise
+        self.settings = adjusted(self.backbone, self.settings, asked)
 
     def fit(self, config: Any) -> None:
         """Let a model's configuration follow an `image_size` that was asked of `adjust`."""
@@ -216,23 +197,7 @@ class DisTimeProcessor:
         Raises:
             ProcessorError: the budget of tokens is less than one frame.
         """
-        settings = self.settings
-        if bound is not None:
-            start, end = (min(max(seconds, 0.0), duration) for seconds in bound)
-            duration = abs(end - start)
-        tokens, besides = self.backbone.frame_tokens(settings)
-        try:
-            return frame_count(
-                duration,
-                num_frames or settings.num_frames,
-                fps=None if num_frames else settings.fps,
-                max_frames=settings.max_frames,
-                max_tokens=settings.max_video_tokens,
-                tokens_per_frame=tokens,
-                tokens_besides=besides,
-            )
-        except ValueError as error:
-            raise ProcessorError(str(error)) from None
+        return settled_count(self.backbone, self.settings, duration, num_frames, bound)
 
     # ------------------------------------------------------------------ videos and questions
 

@@ -158,7 +158,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         torch.set_num_threads(training.cpu_threads)
     set_seed(training.seed)
     processor = DisTimeProcessor.from_pretrained(arguments.model_name_or_path)
-    speed.check_backbone(processor, data_arguments)
+    speed.check_backbone(processor, arguments, data_arguments)
     processor.settings = replace(processor.settings, **data_arguments.processor_overrides)
     processor.adjust(**data_arguments.frame_settings(processor.settings))
     model = load_model(arguments, training)

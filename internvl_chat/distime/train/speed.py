@@ -54,7 +54,9 @@ def check(arguments: ModelArguments, data: DataArguments, training: TrainArgumen
             )
 
 
-def check_backbone(processor: DisTimeProcessor, data: DataArguments) -> None:
+def check_backbone(
+    processor: DisTimeProcessor, arguments: ModelArguments, data: DataArguments
+) -> None:
     """Refuse what the backbone of a model cannot do, before its weights are read.
 
     Raises:
@@ -63,6 +65,13 @@ def check_backbone(processor: DisTimeProcessor, data: DataArguments) -> None:
     for flag, reason in processor.backbone.model_class.limits.items():
         if getattr(data, flag, None):
             raise ArgumentError(f"--{flag}: {processor.backbone.name} {reason}")
+    several = processor.backbone.model_class.position_rows > 1
+    if several and data.packing and arguments.attn_implementation == "flash_attention_2":
+        raise ArgumentError(
+            "--attn_implementation flash_attention_2 reads where packed samples begin from their "
+            f"positions, which have several coordinates on {processor.backbone.name}: choose sdpa, "
+            "or leave --packing out"
+        )
     known = {field.name for field in fields(processor.settings)}
     if strange := sorted(data.processor_overrides.keys() - known):
         raise ArgumentError(

@@ -81,16 +81,19 @@ def frame_size(
         scale = max(factor / width, factor / height)
         width, height = int(width * scale), int(height * scale)
     cap = max(min(max_frame_tokens * factor**2, max_pixels // num_frames), int(min_pixels * 1.05))
-    # The library compares the area of whole slots with the budget, and shrinks by that of frames.
-    whole = max(frames_per_slot, round(num_frames / frames_per_slot) * frames_per_slot)
-    low, high = min_pixels / whole, cap * num_frames / whole
-    wide, tall = round(width / factor) * factor, round(height / factor) * factor
-    if wide * tall > high:
-        return fitting_size(width, height, factor, 0, cap)
-    if wide * tall < low:
+    # As the library: the area of whole slots is compared, and that of frames scaled.
+    whole = max(1, round(num_frames / frames_per_slot)) * frames_per_slot
+    wide, high = round(width / factor) * factor, round(height / factor) * factor
+    if whole * wide * high > cap * num_frames:
+        shrink = math.sqrt(width * height / cap)
+        sides = (max(1, math.floor(side / shrink / factor)) for side in (width, height))
+    elif whole * wide * high < min_pixels:
         grow = math.sqrt(min_pixels / (num_frames * width * height))
-        return tuple(math.ceil(side * grow / factor) * factor for side in (width, height))
-    return wide, tall
+        sides = (math.ceil(side * grow / factor) for side in (width, height))
+    else:
+        return wide, high
+    wide, high = (side * factor for side in sides)
+    return wide, high
 
 
 def within_budget(
