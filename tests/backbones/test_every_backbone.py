@@ -18,6 +18,7 @@ from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.conversion import convert
 from distime.engine import Engine, Job
 from distime.engine.sampling import Decoding
+from distime.evaluate.subtitles import Subtitle, SubtitledProcessor
 from distime.processing.answers import read_answer
 
 # ------------------------------------------------------------------ training
@@ -225,6 +226,21 @@ def test_two_videos_never_give_equal_logits(tiny):
         with torch.no_grad():
             logits.append(tiny.model(**inputs).logits[0, -1])
     assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+def test_subtitles_stand_between_slots(tiny, monkeypatch):
+    sample = VIDEOS[1]
+    monkeypatch.setattr(DisTimeProcessor, "load_video", lambda *_, **__: sample)
+    said = [Subtitle(0, 20, "red"), Subtitle(sample.times[-1] - 1, sample.times[-1] + 1, "blue")]
+    processor = SubtitledProcessor(tiny.processor, lambda _: said)
+    inputs = processor([processor.load_video("x.mp4")], ["where?"])
+    plain = tiny.processor([sample], ["where?"])
+    slots = len(inputs["frame_times"])
+    assert slots == (inputs["input_ids"] == processor.token_ids.frame_time_ref).sum()
+    assert inputs["input_ids"].shape[1] > plain["input_ids"].shape[1]
+    inputs.pop("durations")
+    with torch.no_grad():
+        assert tiny.model(**inputs).logits.isfinite().all()
 
 
 # ------------------------------------------------------------------ misuse

@@ -122,7 +122,8 @@ class SubtitledProcessor(DisTimeProcessor):
         if isinstance(video, VideoSample):
             return video
         sample = super().load_video(video, *args, **kwargs)
-        lines = between_frames(self._subtitles_of(Path(video)), sample.times)
+        times = self.backbone.slot_times(sample.times)
+        lines = between_frames(self._subtitles_of(Path(video)), times)
         return SubtitledSample(*(getattr(sample, f.name) for f in fields(sample)), lines)
 
     def video_media(self, sample: VideoSample) -> Media:
