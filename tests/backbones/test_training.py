@@ -76,19 +76,19 @@ def test_flags_that_a_backbone_cannot_follow_are_refused(workspace, monkeypatch)
     processor = DisTimeProcessor.from_pretrained(workspace / "tiny")
     data = SimpleNamespace(packing=True, share_video_prefix=True, processor_overrides={})
     model = SimpleNamespace(attn_implementation="sdpa")
-    speed.check_backbone(processor, model, data)
+    speed.check_backbone(processor, model, data, SimpleNamespace())
     if processor.backbone.model_class.position_rows > 1:
         model.attn_implementation = "flash_attention_2"
         with pytest.raises(ArgumentError, match="choose sdpa, or leave --packing out"):
-            speed.check_backbone(processor, model, data)
+            speed.check_backbone(processor, model, data, SimpleNamespace())
         model.attn_implementation = "sdpa"
     data.processor_overrides = {"no_such_setting": 1}
     with pytest.raises(ArgumentError, match="has no setting no_such_setting"):
-        speed.check_backbone(processor, model, data)
+        speed.check_backbone(processor, model, data, SimpleNamespace())
     limits = {"share_video_prefix": "has a state that no mask can part"}
     monkeypatch.setattr(processor.backbone.model_class, "limits", limits)
     with pytest.raises(ArgumentError, match="--share_video_prefix: .* has a state"):
-        speed.check_backbone(processor, model, data)
+        speed.check_backbone(processor, model, data, SimpleNamespace())
 
 
 def test_everything_is_trained_with_recomputed_activations(workspace, tmp_path):
