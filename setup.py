@@ -38,6 +38,7 @@ setup(
         "gpu": requirements("requirements-gpu.txt"),
         "demo": requirements("requirements-demo.txt"),
         "serve": requirements("requirements-serve.txt"),
+        "lmms-eval": requirements("requirements-lmms-eval.txt"),
         "test": requirements("requirements-test.txt"),
     },
 )

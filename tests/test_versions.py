@@ -203,6 +203,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 OPTIONAL = {"gradio", "liger_kernel", "flash_attn", "bitsandbytes", "decord", "cv2", "torchcodec"}
+OPTIONAL |= {"lmms_eval"}
 
 
 def test_whatever_the_package_imports_is_a_requirement():

@@ -14,6 +14,7 @@ Where to find what::
     calibration.py    is a surer time a better one?
     charts.py         its bar charts
     pages.py          such a page for everything in a results folder
+    lmms_eval.py      DisTime as a model of lmms-eval, which asks its own tasks
 
 How to run it: docs/EVALUATION.md. How to add a benchmark: docs/ADD_A_BENCHMARK.md.
 """

@@ -96,8 +96,12 @@ class Answer:
     @property
     def readable(self) -> str:
         """The text with each time written out, as in "1.2 - 3.4 s"."""
+        return self.with_times("s")
+
+    def with_times(self, seconds: str) -> str:
+        """The text with each time written out, behind it the word for `seconds`."""
         pieces = self.text.split(TIME_STAMP)
-        spans = [f"{event.start:.1f} - {event.end:.1f} s" for event in self.events]
+        spans = [f"{event.start:.1f} - {event.end:.1f} {seconds}" for event in self.events]
         spans += [TIME_STAMP] * (len(pieces) - 1 - len(spans))
         return "".join(a + b for a, b in zip(pieces, [*spans, ""], strict=False))
 
