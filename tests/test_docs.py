@@ -250,6 +250,12 @@ OTHERS = {
     "--nproc_per_node": "torchrun",
     "--nnodes": "torchrun",
     "--nodes": "sbatch",
+    "--no-deps": "pip",
+    "--model": "lmms_eval",
+    "--model_args": "lmms_eval",
+    "--tasks": "lmms_eval",
+    "--batch_size": "lmms_eval",
+    "--output_path": "lmms_eval",
 }
 
 
