@@ -130,7 +130,7 @@ def _count_packets(path: Path, numbers: list[int]) -> Counter[int]:
     counts: Counter[int] = Counter()
     with av.open(f"file:{path}", metadata_errors="replace") as container:
         try:
-            for packet in container.demux([container.streams[number] for number in numbers]):
+            for packet in demuxed(container, [container.streams[number] for number in numbers]):
                 counts[packet.stream.index] += packet.size > 0
         except av.error.FFmpegError:
             pass  # a damaged file: what was counted must do
@@ -165,3 +165,19 @@ def decoded(
         if problem:
             report(packet, problem)
         yield from frames
+
+
+def demuxed(
+    container: av.container.InputContainer, *streams: av.stream.Stream | list[av.stream.Stream]
+) -> Iterator[av.Packet]:
+    """Yield the packets of some streams, or of all, as `container.demux` does.
+
+    A damaged file can show streams that it did not begin with; PyAV stumbles over their packets,
+    which belong to nobody.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from distime.processing.video.container import decoded, open_container
+from distime.processing.video.container import decoded, demuxed, open_container
 from distime.processing.video.packets import Keyframe, read_index
 from distime.processing.video.reader import VideoError, VideoReader, same_size
 
@@ -262,7 +262,7 @@ class FileReader(VideoReader):
                 return
 
     def _demux(self) -> Iterator[av.Packet]:
-        for packet in self._container.demux(self._stream):
+        for packet in demuxed(self._container, self._stream):
             if self._index.by_dts and packet.size:
                 packet.pts = packet.dts
             yield packet

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from distime.processing.video.container import Complaint, complaints, decoded, open_container
+from distime.processing.video.container import (
+    Complaint,
+    complaints,
+    decoded,
+    demuxed,
+    open_container,
+)
 from distime.processing.video.reader import VideoError
 from distime.processing.video.whole import declared_size, other_streams_end, promised_end
 
@@ -199,7 +205,7 @@ def _read_packets(
                     packet.is_discard,
                     packet.is_corrupt,
                 )
-                for packet in container.demux(stream)
+                for packet in demuxed(container, stream)
                 if packet.size
             )
         except av.error.FFmpegError as error:
@@ -227,7 +233,7 @@ def _in_order(path: Path, stream: av.video.stream.VideoStream, packets: list[Pac
     # A decoder that reorders, and stamps in decoding order: they may be made up.
     container, stream = open_container(path, stream.index)
     with container:
-        frames = decoded(container.demux(stream), lambda *_: None)
+        frames = decoded(demuxed(container, stream), lambda *_: None)
         stamps = [frame.pts for frame in itertools.islice(frames, _LOOKED_AT)]
     return _ascending(stamps)
 
@@ -240,7 +246,7 @@ def _stamps_by_decoding(path: Path, number: int, by_dts: bool) -> list[int | Non
     """Decode a whole file; return its frames' stamps."""
     container, stream = open_container(path, number)
     with container:
-        frames = decoded(container.demux(stream), lambda *_: None)
+        frames = decoded(demuxed(container, stream), lambda *_: None)
         return [frame.dts if by_dts else frame.pts for frame in frames]
 
 

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import av
 
+from distime.processing.video.container import demuxed
+
 _HEAD = 1 << 16  # bytes of a file's beginning that are looked at
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
@@ -145,7 +147,7 @@ def other_streams_end(path: Path, number: int) -> float:
     ends = [float("-inf")]
     with av.open(f"file:{path}", metadata_errors="replace") as container:
         try:
-            for packet in container.demux():
+            for packet in demuxed(container):
                 if packet.stream.index != number and packet.size and packet.pts is not None:
                     ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
         except av.error.FFmpegError:
