@@ -90,6 +90,10 @@ def make(path, made=X264, count=COUNT, first=0, longer=0.7, hook=None):
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = "yuvj420p" if made.codec == "mjpeg" else "yuv420p"
         stream.options = made.options
+        if made.codec == "libx264":  # as it is, one file in a hundred is another
+            params = [made.options.get("x264-params"), "mbtree=0", "cpu-independent=1"]
+            stream.options = made.options | {"x264-params": ":".join(filter(None, params))}
+            stream.codec_context.thread_count = 1
         sound = None
         if made.sound:
             rate = 48000 if made.sound == "libopus" else 44100
@@ -238,7 +242,8 @@ def test_cut_files_are_not_shorter_videos(tmp_path, caplog, name, share):
             if reader.num_missing == 0:  # what is cut off is no picture
                 assert there >= 117
                 return
-            assert reader.duration == pytest.approx(COUNT / FPS, abs=0.35)
+            # A header that says how long all of it is leaves open how much of it is sound.
+            assert reader.duration == pytest.approx(COUNT / FPS, abs=0.5)
             assert len(reader.timestamps) == reader.num_frames
             if there > 2:
                 wanted = [there - 2, 0, there // 2]

@@ -100,11 +100,13 @@ def _choose_stream(
 ) -> av.video.stream.VideoStream:
     """Find the video among a file's streams; a cover or thumbnail is a video by name only."""
     streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    if not len(container.streams):  # cut off within the description of its streams, say
+        raise VideoError(f"{path}: no stream in this file: it is cut short; download it again")
     if not streams:
         kinds = sorted({stream.type for stream in container.streams})
         raise VideoError(
-            f"{path}: no video stream in this file (only {', '.join(kinds) or 'nothing'}); "
-            "use a file with pictures"
+            f"{path}: no video stream in this file (only {', '.join(kinds)}); use a file with "
+            "pictures"
         )
     if all(stream.codec_context is None for stream in streams):
         raise VideoError(f"{path}: no decoder for its video stream; convert it to h264")
