@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from distime.errors import DisTimeError
-from distime.metrics.intervals import Interval, iou
+from distime.metrics import interval_sets, moments
+from distime.metrics.intervals import Interval, iou, overlap
 from distime.metrics.matching import best_pairs
 
 Intervals = Sequence[Interval]
@@ -40,13 +41,7 @@ def valid(intervals: Intervals) -> list[Interval]:
 
 def merged(intervals: Intervals) -> list[Interval]:
     """Return the union of the intervals as disjoint ones, in order."""
-    union: list[Interval] = []
-    for start, end in valid(intervals):
-        if union and start <= union[-1][1]:
-            union[-1] = (union[-1][0], max(union[-1][1], end))
-        else:
-            union.append((start, end))
-    return union
+    return interval_sets.merged(valid(intervals))
 
 
 def length(intervals: Intervals) -> float:
@@ -55,11 +50,7 @@ def length(intervals: Intervals) -> float:
 
 
 def _shared(predicted: Intervals, truth: Intervals) -> float:
-    return sum(
-        max(0.0, min(end, true_end) - max(start, true_start))
-        for start, end in predicted
-        for true_start, true_end in truth
-    )
+    return sum(overlap(a, b) for a in predicted for b in truth)
 
 
 def _set_iou(predicted: Intervals, truth: Intervals) -> tuple[float, float]:
@@ -120,12 +111,7 @@ def length_ratio_penalty(predicted: Intervals, truth: Intervals, duration: float
 
 def hull_iou(predicted: Intervals, truth: Intervals, duration: float) -> float:
     """Intersection over hull of the first interval with the first true one (Time-R1's ``iou``)."""
-    if not predicted or not truth:
-        return 0.0
-    (start, end), (true_start, true_end) = predicted[0], truth[0]
-    hull = max(end, true_end) - min(start, true_start)
-    shared = min(end, true_end) - max(start, true_start)
-    return max(0.0, shared) / hull if hull > 0 else 0.0
+    return moments.hull_iou(predicted[0], truth[0]) if predicted and truth else 0.0
 
 
 def iou_v2(predicted: Intervals, truth: Intervals, duration: float) -> float:
