@@ -25,10 +25,10 @@ from distime.data.checking import check
 from distime.data.dataset import DataSettings, TrainingData
 from distime.data.lengths import KeptLengths
 from distime.data.plan import PlanSettings, make_plan
-from distime.data.synthetic import write_videos
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.prompt import encode_conversation
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.synthetic import write_videos
+from distime.toy.tiny import write_tiny_checkpoint
 
 WORDS = "when does the person who is seen in front of a red door sit down on chair and open it ?"
 

@@ -30,7 +30,7 @@ from distime import DisTimeForConditionalGeneration
 from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import SampleGroup
 from distime.processing.prompt import IGNORE_INDEX, Encoded
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 from distime.train import speed
 from distime.train.arguments import ModelArguments, TrainArguments
 from distime.train.lora import select_trainable

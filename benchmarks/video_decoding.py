@@ -23,9 +23,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from distime.data.synthetic import write_videos
 from distime.processing.sampling import sample_indices
 from distime.processing.video import VideoReader, encode_video, open_video
+from distime.toy.synthetic import write_videos
 
 
 def scene(seconds: int, fps: int = 30, size: tuple[int, int] = (640, 360)) -> Iterator[np.ndarray]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from distime import DisTime
-from distime.data.synthetic import SyntheticVideo, make_video, write_video
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.synthetic import SyntheticVideo, make_video, write_video
+from distime.toy.tiny import write_tiny_checkpoint
 
 QUERIES = ["the red circle is visible.", "the blue square is visible.", "what happens then?"]
 WORDS = [*QUERIES, "Give you a textual query: '': When does the described content occur in the"]

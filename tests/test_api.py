@@ -20,7 +20,6 @@ from distime import (
     Events,
 )
 from distime.api import BatchError, RequestError
-from distime.export import write_srt
 from distime.model.hub import HubError
 from distime.processing.answers import confidence
 from distime.processing.questions import (
@@ -30,7 +29,8 @@ from distime.processing.questions import (
     moment_retrieval_question,
 )
 from distime.processing.video import VideoError
-from distime.timeline import timeline_svg
+from distime.show.clips import write_srt
+from distime.show.timeline import timeline_svg
 
 SHORT = {"max_new_tokens": 12}
 

@@ -32,8 +32,8 @@ from distime.benchmarks import Result
 from distime.benchmarks.charades import synthetic_queries, synthetic_truth
 from distime.benchmarks.nextgqa import split_file
 from distime.cli import COMMANDS, command_parser, main
-from distime.data.synthetic import make_video, write_video
 from distime.model.modeling import TimeMixin
+from distime.toy.synthetic import make_video, write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,13 +11,36 @@ import distime
 from distime.backbones import BACKBONES
 
 ROOT = Path(distime.__file__).parent
-BELOW = {
-    # package -> packages that it may import from (beside itself and the modules below)
-    "model": set(),
-    "backbones": {"model"},
-    "processing": {"model", "backbones", "timeline"},
-    "engine": {"model", "backbones", "processing"},
+LAYERS = (
+    "model",
+    "backbones",
+    "processing",
+    "engine",
+    "data",
+    "benchmarks",
+    "train",
+    "evaluate",
+    "annotate",
+    "serve",
+    "show",
+    "toy",
+    "cli",
+)
+"""From the bottom up; each may import from itself, those before it, and what is everybody's."""
+UPWARD = {
+    # A notebook shows an answer as its timeline.
+    ("processing/answers.py", "show"),
+    # A run ends with its page.
+    ("evaluate/runner.py", "show"),
+    # What a run's flags are is checked before a benchmark is asked for its queries.
+    ("benchmarks/base.py", "evaluate"),
+    # The toy's truth is written as a benchmark's annotation.
+    ("benchmarks/charades.py", "toy"),
+    # The demo's examples.
+    ("serve/demo/page.py", "toy"),
+    ("serve/demo/responder.py", "show"),
 }
+"""Files that reach upward all the same, each for its reason."""
 EVERYBODYS = {"errors", "files", "paths", "versions"}
 
 
@@ -32,12 +55,20 @@ def imported(file: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("distime.")}
 
 
-@pytest.mark.parametrize("package", BELOW)
+@pytest.mark.parametrize("package", LAYERS)
 def test_imports_run_one_way(package):
-    allowed = BELOW[package] | EVERYBODYS | {package}
+    above = set(LAYERS[LAYERS.index(package) + 1 :])
     for file in sorted((ROOT / package).rglob("*.py")):
-        upward = imported(file) - allowed
-        assert not upward, f"{file.relative_to(ROOT)} imports distime.{', distime.'.join(upward)}"
+        name = file.relative_to(ROOT).as_posix()
+        upward = {(name, other) for other in imported(file) & above} - UPWARD
+        assert not upward, f"{name} imports distime.{', distime.'.join(o for _, o in upward)}"
+
+
+def test_the_lowest_layers_know_nobody():
+    known = EVERYBODYS | {"metrics", "values"}
+    for file in [ROOT / f"{name}.py" for name in EVERYBODYS] + sorted((ROOT / "metrics").iterdir()):
+        if file.suffix == ".py":
+            assert imported(file) <= known, file.name
 
 
 def test_a_backbone_is_named_in_its_own_place_alone():

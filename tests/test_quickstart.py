@@ -12,10 +12,9 @@ from distime import DisTime
 from distime.benchmarks.charades import synthetic_queries
 from distime.cli import main
 from distime.data.checking import check
-from distime.data.curriculum import STAGES, write_curriculum
-from distime.data.synthetic import Event, SyntheticVideo, write_videos
-from distime.demo.responder import FIND, Limits, Responder
-from distime.quickstart import (
+from distime.serve.demo.responder import FIND, Limits, Responder
+from distime.toy.curriculum import STAGES, write_curriculum
+from distime.toy.quickstart import (
     EXPECTED_MIOU,
     QuickstartResult,
     QuickstartSettings,
@@ -24,6 +23,7 @@ from distime.quickstart import (
     run,
     wrong_question_miou,
 )
+from distime.toy.synthetic import Event, SyntheticVideo, write_videos
 
 SHORT = Stage(2, 2)
 
@@ -52,7 +52,7 @@ def test_every_part_runs(tmp_path):
 def test_the_command_says_what_to_expect(tmp_path, monkeypatch, capsys):
     scores = dict.fromkeys(("mIoU", "R1@0.3", "R1@0.5", "R1@0.7"), 50.0)
     result = QuickstartResult(scores, scores, scores, 1.0, {"training": 9.0}, tmp_path / "a.png")
-    monkeypatch.setattr("distime.quickstart.run", lambda *_: result)
+    monkeypatch.setattr("distime.toy.quickstart.run", lambda *_: result)
     assert main(["quickstart", "--output", str(tmp_path)]) == 0
     low, high = EXPECTED_MIOU["internvl"]
     assert f"to be expected: trained mIoU from {low} to {high}" in capsys.readouterr().out

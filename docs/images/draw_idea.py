@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from distime.data.synthetic import make_video, render
 from distime.processing.answers import Event
-from distime.visualize import END, PREDICTED, START, TRUE
+from distime.show.plots import END, PREDICTED, START, TRUE
+from distime.toy.synthetic import make_video, render
 
 HELD_OUT, EVENT = 1_000_014, 2  # a video of the quickstart's evaluation, and what is asked about
 INK, FAINT, PAPER = "#22262b", "#9aa1a9", "#f3f1f7"

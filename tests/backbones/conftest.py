@@ -16,7 +16,7 @@ from backbone_samples import WORDS, Tiny
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.backbones import BACKBONES
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "BACKBONES.md"
 _example = re.search(r"```python\n# llava.py\n(.*?)```", DOCUMENT.read_text("utf-8"), re.S)

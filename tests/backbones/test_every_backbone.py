@@ -18,8 +18,8 @@ from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.conversion import convert
 from distime.engine import Engine, Job
 from distime.engine.sampling import Decoding
-from distime.evaluate.subtitles import Subtitle, SubtitledProcessor
 from distime.processing.answers import read_answer
+from distime.processing.subtitles import Subtitle, SubtitledProcessor
 
 # ------------------------------------------------------------------ training
 

@@ -19,7 +19,7 @@ from distime.conversion import convert
 from distime.model.tokens import NEW_TOKENS, SPECIAL_TOKENS
 from distime.model.tying import without_tied_head
 from distime.model.weights import CheckpointError
-from distime.tiny import word_tokenizer
+from distime.toy.tiny import word_tokenizer
 
 WORDS = ["when does the red square appear ?"]
 SPARE = 7

@@ -33,7 +33,7 @@ from distime.model.weights import CheckpointError
 from distime.processing.prompt import Media, PromptError, Turn, encode_conversation, encode_prompt
 from distime.processing.sampling import VideoSample
 from distime.processing.tokenizer import add_special_tokens, load_tokenizer
-from distime.tiny import word_tokenizer, write_tiny_checkpoint
+from distime.toy.tiny import word_tokenizer, write_tiny_checkpoint
 from distime.train.arguments import ModelArguments
 from distime.train.export import Exporter
 from distime.train.flags import ArgumentError

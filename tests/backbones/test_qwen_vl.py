@@ -21,7 +21,7 @@ from distime.backbones.pixels import ImageError
 from distime.backbones.qwen_vl import Qwen2_5VLSettings, QwenVLSettings, slot_means
 from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches
 from distime.backbones.qwen_vl.positions import batch_positions, sequence_positions, sides_of
-from distime.tiny import word_tokenizer, write_tiny_checkpoint
+from distime.toy.tiny import word_tokenizer, write_tiny_checkpoint
 
 sides = st.integers(1, 1500)
 WORDS = ["when does the red square appear ?"]

@@ -12,7 +12,7 @@ import torch
 from distime import DisTime, DisTimeProcessor
 from distime.backbones import BACKBONES
 from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 from distime.train import speed
 from distime.train.arguments import ArgumentError
 from tiny_runs import parameters, train

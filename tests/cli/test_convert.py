@@ -13,7 +13,7 @@ from distime.conversion_target import ConvertError
 from distime.model.tokens import IMG_CONTEXT
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 from tiny_models import tiny_config
 from tiny_tokenizers import write_internlm2, write_qwen2
 

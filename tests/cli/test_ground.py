@@ -14,9 +14,9 @@ from distime import DisTime
 from distime.cli import COMMANDS, main
 from distime.cli.answering import GPU_DRIVERS
 from distime.cli.completion import script
-from distime.export import write_clip, write_srt
 from distime.processing.answers import Answer, Event
 from distime.processing.video import encode_video, open_video
+from distime.show.clips import write_clip, write_srt
 
 SHORT = ["--max-new-tokens", "12"]
 

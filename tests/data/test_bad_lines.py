@@ -24,7 +24,7 @@ from distime.data.dataset import DataSettings, TrainingData
 from distime.data.meta import DataSource
 from distime.data.schema import parse_item
 from distime.processing.image import load_image
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 
 
 def talk(question="q", answer="a"):

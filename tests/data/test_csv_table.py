@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from distime.cli import main
 from distime.data.csv_table import TableSettings, item, prepare_table, seconds, split
 from distime.data.official import PrepareError
-from distime.data.synthetic import write_videos
+from distime.toy.synthetic import write_videos
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from distime.data.lengths import KeptLengths, conversation_lengths
 from distime.data.schema import Item
 from distime.processing.prompt import Turn, encode_conversation
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer, text_lengths
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 from tiny_tokenizers import write_internlm2, write_qwen2, write_word_level
 
 

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distime.benchmarks.charades import synthetic_queries, synthetic_truth
-from distime.data.synthetic import (
+from distime.processing.sampling import sample_video
+from distime.processing.video import open_video, writing
+from distime.toy.synthetic import (
     COLORS,
     SHAPES,
     SIZE,
@@ -23,8 +25,6 @@ from distime.data.synthetic import (
     write_video,
     write_videos,
 )
-from distime.processing.sampling import sample_video
-from distime.processing.video import open_video, writing
 
 
 def shows(frames, color, slack=40):

@@ -18,7 +18,7 @@ from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import DataError, DataSettings, TrainingData
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
 from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 
 WORDS = ["when does the red square appear ? at . yes no what is seen"]
 

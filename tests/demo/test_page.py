@@ -18,16 +18,16 @@ import pytest
 
 from answering import QUERIES
 from distime import DisTime
-from distime.data.synthetic import make_video, write_video
-from distime.demo.responder import ASK, FIND, LIST, DemoError, Limits
 from distime.engine.batch import Batch
 from distime.metrics.intervals import iou
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
+from distime.serve.demo.responder import ASK, FIND, LIST, DemoError, Limits
+from distime.toy.synthetic import make_video, write_video
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (requirements-demo.txt)")
 from demo.browser import Page, headless_browser  # noqa: E402
-from distime.demo.page import serving  # noqa: E402
+from distime.serve.demo.page import serving  # noqa: E402
 
 pytestmark = pytest.mark.slow
 HELD_OUT = 1_000_025  # a seed of the quickstart's evaluation

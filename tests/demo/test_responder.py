@@ -14,8 +14,12 @@ import pytest
 
 from answering import QUERIES
 from distime.cli import main
-from distime.demo.preview import plays_in_browsers, write_preview
-from distime.demo.responder import (
+from distime.engine.batch import Batch
+from distime.processing.answers import Answer, Event
+from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.video import open_video
+from distime.serve.demo.preview import plays_in_browsers, write_preview
+from distime.serve.demo.responder import (
     ASK,
     FIND,
     LIST,
@@ -27,10 +31,6 @@ from distime.demo.responder import (
     details_html,
     timeline_html,
 )
-from distime.engine.batch import Batch
-from distime.processing.answers import Answer, Event
-from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
-from distime.processing.video import open_video
 
 LIMITS = Limits(megabytes=5, seconds=60, new_tokens=12)
 

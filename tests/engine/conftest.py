@@ -7,8 +7,8 @@ import torch
 
 from answering import QUERIES, write_answering_checkpoint
 from distime import DisTime
-from distime.data.synthetic import make_video, render
 from distime.processing.sampling import VideoSample
+from distime.toy.synthetic import make_video, render
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
-from distime.data.synthetic import write_videos
 from distime.evaluate import Settings, run
 from distime.processing.processor import DisTimeProcessor, ProcessorSettings
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer
+from distime.toy.synthetic import write_videos
 from evaluate.tiny_benchmarks import RUNS, settings_of
 from tiny_models import make_tiny_model
 from tiny_tokenizers import write_qwen2

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from distime.benchmarks import Result
 from distime.cli import main
 from distime.evaluate import Settings, run
-from distime.evaluate.calibration import calibration_bins, rank_correlation
-from distime.evaluate.charts import bar_chart
 from distime.evaluate.journal import answer_to_dict
-from distime.evaluate.report import Sample, chosen_samples, fit, verdict
 from distime.evaluate.runner import group
 from distime.processing.answers import Answer, Event
+from distime.show.calibration import calibration_bins, rank_correlation
+from distime.show.charts import bar_chart
+from distime.show.report import Sample, chosen_samples, fit, verdict
 from evaluate.tiny_benchmarks import write_json
 
 NASTY = '<img src=x onerror="alert(1)"> & "a"'

@@ -1,6 +1,6 @@
 import pytest
 
-from distime.evaluate.subtitles import SubtitledMedia, between_frames, read_subtitles
+from distime.processing.subtitles import SubtitledMedia, between_frames, read_subtitles
 
 FRAME = "<FRAME_TIME_REF>: <img><IMG_CONTEXT><IMG_CONTEXT></img>"
 

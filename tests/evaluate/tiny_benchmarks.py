@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from distime.benchmarks.charades import synthetic_queries, synthetic_truth
-from distime.data.synthetic import (
+from distime.toy.synthetic import (
     SyntheticVideo,
     render,
 )

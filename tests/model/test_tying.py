@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from distime import DisTimeForConditionalGeneration
 from distime.backbones.internvl import published
 from distime.conversion import convert
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 
 HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 PUBLISHED = {

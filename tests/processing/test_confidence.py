@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.evaluate.calibration import calibration_bins, rank_correlation
 from distime.metrics.intervals import iou
 from distime.processing.answers import confidence
+from distime.show.calibration import calibration_bins, rank_correlation
 
 BINS = 33
 

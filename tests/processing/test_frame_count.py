@@ -21,7 +21,7 @@ from distime.evaluate import Settings, SettingsError
 from distime.processing.frame_count import frame_count
 from distime.processing.sampling import VideoSample
 from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 
 WORDS = ["when does the red square appear ?"]
 SECONDS, RATE = 12, 4

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from test_video import HEIGHT, WIDTH, cut, number_of, numbered
 
-from distime.export import write_clip
 from distime.processing.sampling import VideoSample, sample_video
 from distime.processing.video import VideoError, open_video
 from distime.processing.video.container import complaints
+from distime.show.clips import write_clip
 
 FPS, COUNT = 25, 120
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 
 WORDS = ["when does the red square appear ? at . yes no what is seen"]
 

@@ -21,7 +21,7 @@ import torch
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 from distime.train import finetune
 from distime.train.trainer import DisTimeTrainer
 from tiny_models import make_tiny_model

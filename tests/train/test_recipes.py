@@ -15,7 +15,7 @@ import torch
 
 from distime import DisTimeForConditionalGeneration
 from distime.processing.video import encode_video
-from distime.tiny import write_tiny_checkpoint
+from distime.toy.tiny import write_tiny_checkpoint
 from tiny_runs import parameters
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -248,7 +248,7 @@ def test_changed_annotations_of_the_same_length_are_noticed(
 
 
 def test_frozen_weights_of_another_start_are_noticed(workspace, tmp_path, caplog):
-    from distime.tiny import write_tiny_checkpoint
+    from distime.toy.tiny import write_tiny_checkpoint
 
     train(workspace, tmp_path, *RUN, *SAVING, *LORA, "--max_steps", 2)
     words = ["when does the red square appear ? at . yes no what is seen"]

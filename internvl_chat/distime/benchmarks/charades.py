@@ -26,7 +26,7 @@ from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval, is_number
 
 if TYPE_CHECKING:
-    from distime.data.synthetic import SyntheticVideo
+    from distime.toy.synthetic import SyntheticVideo
 
 Predictions = dict[tuple[str, str], Interval]
 """(video, query) -> predicted interval in seconds."""

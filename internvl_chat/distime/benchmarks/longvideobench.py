@@ -34,8 +34,8 @@ from distime.processing.video import VideoError
 from distime.values import expect
 
 if TYPE_CHECKING:
-    from distime.evaluate.subtitles import Subtitle
     from distime.processing.processor import DisTimeProcessor
+    from distime.processing.subtitles import Subtitle
 
 
 GROUPS = ("duration_group", "level", "question_category", "topic_category")
@@ -108,13 +108,13 @@ class LongVideoBench(Benchmark):
         if self.settings.subtitles is None:
             return processor
         # A processor needs torch, for which `--help` must not wait.
-        from distime.evaluate.subtitles import SubtitledProcessor
+        from distime.processing.subtitles import SubtitledProcessor
 
         items = {without_suffix(Path(video_name(item)).name): item for item in self._items}
         return SubtitledProcessor(processor, lambda path: self._subtitles(items, path))
 
     def _subtitles(self, items: dict[str, dict], path: Path) -> list[Subtitle]:
-        from distime.evaluate.subtitles import read_subtitles
+        from distime.processing.subtitles import read_subtitles
 
         item = items[without_suffix(path.name)]
         file = self.settings.subtitles / item["subtitle_path"]

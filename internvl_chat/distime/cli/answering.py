@@ -194,7 +194,7 @@ def print_events(events: Events, *, texts: bool) -> None:
 
 
 def plot_arguments(sample: VideoSample, events: Sequence[Event]) -> dict[str, Any]:
-    """Keyword arguments that all figures of `distime.visualize` take."""
+    """Keyword arguments that all figures of `distime.show.plots` take."""
     return {
         "frames": sample.frames,
         "frame_times": [sample.start + time for time in sample.times],

@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
             print(video)
             print_events(events, texts=True)
         if path := plots[place]:
-            from distime.visualize import plot_events
+            from distime.show.plots import plot_events
 
             plot_events(path, title=Path(video).name, **plot_arguments(sample, events))
         if path := subtitles[place]:
-            from distime.export import write_srt
+            from distime.show.clips import write_srt
 
             write_srt(path, events)
 

@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(f"{question}\n  {answer.readable}", flush=True)
             if plot:
-                from distime.visualize import plot_events
+                from distime.show.plots import plot_events
 
                 plot_events(plot, title=question, **plot_arguments(sample, answer.events))
             if srt:
-                from distime.export import write_srt
+                from distime.show.clips import write_srt
 
                 write_srt(srt, answer.events)
         return complete

@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    from distime.demo.page import import_gradio, serving
-    from distime.demo.responder import Limits
+    from distime.serve.demo.page import import_gradio, serving
+    from distime.serve.demo.responder import Limits
 
     import_gradio()  # say that it is missing before the checkpoint is loaded
     limits = Limits(args.max_megabytes, args.max_seconds, args.max_new_tokens)

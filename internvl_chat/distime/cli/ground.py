@@ -70,15 +70,15 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{video}: {query}")
                 print_events(events, texts=False)
             if path := plots[number]:
-                from distime.visualize import plot_grounding
+                from distime.show.plots import plot_grounding
 
                 plot_grounding(path, query=query, **plot_arguments(sample, events))
             if (path := clips[number]) and events:
-                from distime.export import write_clip
+                from distime.show.clips import write_clip
 
                 write_clip(path, video, events[0].start, events[0].end)
         if path := subtitles[place]:
-            from distime.export import write_srt
+            from distime.show.clips import write_srt
 
             write_srt(path, [event for events in found for event in events])
         return len(found) == len(items)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the quickstart and print what it found."""
-    from distime.quickstart import EXPECTED_MIOU, QuickstartSettings, run
+    from distime.toy.quickstart import EXPECTED_MIOU, QuickstartSettings, run
 
     result = run(args.output, QuickstartSettings(backbone=args.backbone, seed=args.seed))
     columns = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7")

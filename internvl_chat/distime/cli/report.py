@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_pages(args: argparse.Namespace) -> int:
     # Only pages need torch and matplotlib.
-    from distime.evaluate.pages import write_pages
+    from distime.show.pages import write_pages
 
     expect(args.output is None, "--output", "it names the table's file; leave it out with --html.")
     expect((args.examples or 0) >= 0, f"--examples {args.examples}", "give 0 or more.")

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the model and say where and how large."""
-    from distime.data.curriculum import words
-    from distime.tiny import TinyError, write_tiny_checkpoint
+    from distime.toy.curriculum import words
+    from distime.toy.tiny import TinyError, write_tiny_checkpoint
 
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise TinyError(f"{args.out} is not an empty folder: choose another one")

@@ -10,12 +10,9 @@ Where to find what::
     journal.py        answers on disk as they come, so that a killed run continues
     processes.py      what processes tell one another
     runner.py         all of it together
-    report.py         a page about a run: metrics, quality of times, examples
-    calibration.py    is a surer time a better one?
-    charts.py         its bar charts
-    pages.py          such a page for everything in a results folder
     lmms_eval.py      DisTime as a model of lmms-eval, which asks its own tasks
 
+Pages about runs are made by `distime.show`.
 How to run it: docs/EVALUATION.md. How to add a benchmark: docs/ADD_A_BENCHMARK.md.
 """
 

@@ -21,10 +21,10 @@ from distime.data.video_finder import VideoFinder
 from distime.evaluate.answering import Answerer, Task, units_of
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
-from distime.evaluate.report import FinishedRun, write_report
 from distime.evaluate.settings import Settings
 from distime.files import FileError, read_json, write_json, write_text
 from distime.provenance import versions
+from distime.show.report import FinishedRun, write_report
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distime.model.tokens import TIME_STAMP
-from distime.timeline import timeline_svg
+from distime.show.timeline import timeline_svg
 
 if TYPE_CHECKING:
     from torch import Tensor

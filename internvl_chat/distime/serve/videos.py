@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from distime.demo.responder import looks_like_video
 from distime.errors import DisTimeError
+from distime.processing.video import looks_like_video
 from distime.serve.settings import ServeSettings
 
 

@@ -25,7 +25,9 @@ from distime.processing.video.pictures import (
 from distime.processing.video.reader import VideoError, VideoReader
 from distime.processing.video.writing import encode_video
 
-__all__ = ["VideoError", "VideoReader", "encode_video", "open_video"]
+__all__ = ["VideoError", "VideoReader", "encode_video", "looks_like_video", "open_video"]
+
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 def open_video(
@@ -69,6 +71,21 @@ def open_video(
     if suffix in IMAGE_SUFFIXES | ANIMATION_SUFFIXES:
         return ImageReader(path)
     return FileReader(path)
+
+
+def looks_like_video(path: Path) -> bool:
+    """Tell whether a file begins as mp4, mov, webm, mkv, avi or gif do.
+
+    FFmpeg goes by what a file says, not by its name, and a playlist (HLS, concat) may say to read
+    other files of the machine. Such files never begin like these.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    return (
+        head[4:8] in _MP4_BOXES
+        or head.startswith((b"\x1a\x45\xdf\xa3", b"GIF8"))
+        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+    )
 
 
 def _not_there(path: str, error: OSError | ValueError) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from distime.data.synthetic import COLORS, SHAPES, Event, SyntheticVideo, render
 from distime.processing.questions import moment_retrieval_question
 from distime.processing.sampling import train_frame_indices
+from distime.toy.synthetic import COLORS, SHAPES, Event, SyntheticVideo, render
 
 STAGES = ("look", "glimpse", "relate", "ground")
 FRAMES = {"look": 1, "glimpse": 4, "relate": 16, "ground": 16}

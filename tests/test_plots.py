@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from distime.processing.answers import Event
-from distime.visualize import PREDICTED, START, TRUE, plot_events, plot_grounding
+from distime.show.plots import PREDICTED, START, TRUE, plot_events, plot_grounding
 
 DURATION = 20.0
 
@@ -113,7 +113,7 @@ def test_bad_input_is_refused_and_leaves_no_file(tmp_path):
 
 def test_needs_neither_pyplot_nor_torch():
     code = (
-        "import sys, distime.visualize\n"
+        "import sys, distime.show.plots\n"
         "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from distime.data.synthetic import make_video, render, write_video
-from distime.demo.preview import plays_in_browsers, write_preview
-from distime.demo.responder import (
+from distime.errors import DisTimeError
+from distime.serve.demo.preview import plays_in_browsers, write_preview
+from distime.serve.demo.responder import (
     ASK,
     FIND,
     LIST,
@@ -27,7 +27,7 @@ from distime.demo.responder import (
     Reply,
     Responder,
 )
-from distime.errors import DisTimeError
+from distime.toy.synthetic import make_video, render, write_video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,15 +22,15 @@ from distime.benchmarks import find
 from distime.benchmarks.base import Answered, Benchmark, Query
 from distime.benchmarks.result import Result
 from distime.evaluate.answering import Task
-from distime.evaluate.calibration import calibration_bins, rank_correlation
-from distime.evaluate.charts import bar_chart
 from distime.evaluate.settings import Settings
 from distime.files import write_text
 from distime.metrics.intervals import iou
 from distime.processing.answers import Answer, Event
 from distime.processing.sampling import sample_video
 from distime.processing.video import VideoError
-from distime.timeline import timeline_svg
+from distime.show.calibration import calibration_bins, rank_correlation
+from distime.show.charts import bar_chart
+from distime.show.timeline import timeline_svg
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -422,7 +422,7 @@ def _picture_html(path: Path, run: FinishedRun, sample: Sample, paths: Mapping[s
 
 
 def _draw(path: Path, run: FinishedRun, sample: Sample, video: Path) -> None:
-    from distime.visualize import plot_events, plot_grounding
+    from distime.show.plots import plot_events, plot_grounding
 
     shown = sample_video(
         video,

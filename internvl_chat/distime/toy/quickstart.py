@@ -23,13 +23,13 @@ import numpy as np
 from distime import paths
 from distime.benchmarks import benchmarks
 from distime.benchmarks.base import Benchmark
-from distime.data.curriculum import FRAMES, STAGES, words, write_curriculum
-from distime.data.synthetic import (
+from distime.metrics.intervals import iou as temporal_iou
+from distime.toy.curriculum import FRAMES, STAGES, words, write_curriculum
+from distime.toy.synthetic import (
     Event,
     SyntheticVideo,
     write_videos,
 )
-from distime.metrics.intervals import iou as temporal_iou
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class QuickstartSettings:
         seed: of videos, weights and order.
         train_videos: for training.
         held_out_videos: for evaluation.
-        look: see `distime.data.curriculum`.
+        look: see `distime.toy.curriculum`.
         glimpse: likewise.
         relate: likewise.
         ground: likewise.
@@ -138,7 +138,7 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
     checkpoint = untrained = out / "checkpoints" / "untrained"
     if not (untrained / "config.json").is_file():
         # Imported here, so that what needs no model does not wait for it.
-        from distime.tiny import write_tiny_checkpoint
+        from distime.toy.tiny import write_tiny_checkpoint
 
         write_tiny_checkpoint(
             untrained,
@@ -332,7 +332,7 @@ def draw(
 ) -> None:
     """Draw the answer of median IoU among videos with several events: neither best nor worst."""
     from distime import DisTime
-    from distime.visualize import plot_grounding
+    from distime.show.plots import plot_grounding
 
     def quality(case: tuple[SyntheticVideo, Event]) -> float:
         answer = predictions[case[0].name][case[1].query]

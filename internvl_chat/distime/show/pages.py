@@ -12,7 +12,9 @@ from distime.benchmarks.base import Benchmark
 from distime.benchmarks.runs import find_runs, run_files
 from distime.benchmarks.table import score_run, shown_metrics
 from distime.errors import DisTimeError
-from distime.evaluate.report import (
+from distime.evaluate.runner import read_finished, read_score
+from distime.files import read_json
+from distime.show.report import (
     Link,
     facts_html,
     metrics_html,
@@ -21,8 +23,6 @@ from distime.evaluate.report import (
     write_page,
     write_report,
 )
-from distime.evaluate.runner import read_finished, read_score
-from distime.files import read_json
 from distime.values import expect
 
 

@@ -19,13 +19,13 @@ from urllib.parse import quote
 
 from distime.engine import Service
 from distime.errors import DisTimeError
-from distime.export import srt
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
 from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
 from distime.processing.sampling import VideoSample
-from distime.processing.video import open_video
-from distime.timeline import timeline_svg
+from distime.processing.video import looks_like_video, open_video
+from distime.show.clips import srt
+from distime.show.timeline import timeline_svg
 
 if TYPE_CHECKING:
     from distime.api import DisTime
@@ -37,7 +37,6 @@ MODES = (FIND, LIST, ASK)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif")
 
 _MAX_QUESTION = 2000  # characters
-_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 class DemoError(DisTimeError):
@@ -221,21 +220,6 @@ class Responder:
                     f"This video lasts {reader.duration:.0f} s; at most "
                     f"{self.limits.seconds:.0f} s are taken here."
                 )
-
-
-def looks_like_video(path: Path) -> bool:
-    """Tell whether a file begins as mp4, mov, webm, mkv, avi or gif do.
-
-    FFmpeg goes by what a file says, not by its name, and a playlist (HLS, concat) may say to read
-    other files of the machine. Such files never begin like these.
-    """
-    with path.open("rb") as file:
-        head = file.read(12)
-    return (
-        head[4:8] in _MP4_BOXES
-        or head.startswith((b"\x1a\x45\xdf\xa3", b"GIF8"))
-        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
-    )
 
 
 def answer_data(answer: Answer) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Answers, runs and data as people look at them: figures, timelines, pages, subtitles, clips."""

@@ -1,0 +1,1 @@
+"""A world small enough to learn on one machine: synthetic videos, lessons, tiny models."""
