@@ -27,7 +27,6 @@ from distime.toy.stages import (
 )
 from distime.toy.synthetic import Event, SyntheticVideo, write_videos
 
-
 EXPECTED_MIOU = {"internvl": (65, 76)}
 """Percent, of the default sizes, by backbone where that was measured. Eight runs of six seeds gave
 65.7 to 75.3 on InternVL (README.md). The same seed gives other numbers on another CPU, which rounds
