@@ -18,14 +18,17 @@ from distime.processing.prompt import IGNORE_INDEX
 FOR_TRAINER = (
     "num_samples",
     "places",
+    "durations",
     "problems",
     "warnings",
     "num_clamped",
     "num_cut",
     "num_lost",
     "num_warned",
+    "objective",
 )
-"""What a batch holds beside the arguments of the model's `forward`."""
+"""What a batch holds beside the arguments of the model's `forward`; `durations` are each sample's,
+in seconds, and `objective` is what the run's objective has put there for itself."""
 
 
 @dataclass
@@ -134,6 +137,7 @@ class Collator:
         return batch | {
             "num_samples": sample,
             "places": [place for group in flat for place in group.places],
+            "durations": [group.duration for group in flat for _ in group.items],
             "problems": [problem for group in flat for problem in group.problems],
             "warnings": [warning for group in flat for warning in group.warnings],
             "num_lost": sum(group.num_lost for group in flat),

@@ -122,6 +122,7 @@ class SampleGroup:
         image_features: `(N, W)` in place of the pixels; None without a cache of them.
         image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
         num_warned: items of a video with which something is wrong; the log names it.
+        duration: of the video, in seconds; 1 where there is none.
     """
 
     prefix_ids: list[int]
@@ -137,6 +138,7 @@ class SampleGroup:
     image_features: Tensor | None = None
     image_grid_thw: Tensor | None = None
     num_warned: int = 0
+    duration: float = 1.0
 
 
 class TrainingData(Dataset):
@@ -305,6 +307,7 @@ class TrainingData(Dataset):
             image_features=loaded.image_features,
             image_grid_thw=loaded.image_grid_thw,
             num_warned=len(items) if loaded.is_doubtful else 0,
+            duration=loaded.duration,
         )
         for item, one in encoded:
             seconds, clamped = clamp_targets(item.targets, loaded.duration)

@@ -44,12 +44,14 @@ class DisTimeOutput(CausalLMOutputWithPast):
         logits: `(B, T, vocabulary)`, or fewer positions with `logits_to_keep`. A training step
             (training mode and labels) has `(S, vocabulary)`, the supervised positions alone.
         last_hidden_state: `(B, T, C)` after the final norm.
+        time_logits: `(E, 2, reg_max + 1)` of the supervised `<TIME_STAMP>` tokens, in batch order.
     """
 
     text_loss: Tensor | None = None
     distribution_loss: Tensor | None = None
     iou_loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    time_logits: Tensor | None = None
 
 
 class TimeMixin(TimeGeneration, Seam):
@@ -328,7 +330,7 @@ class TimeMixin(TimeGeneration, Seam):
             if sample_ids is None:
                 rows = torch.arange(len(labels), device=labels.device)
                 sample_ids = rows.unsqueeze(-1).expand_as(labels)
-            losses, logits = self._losses(
+            losses, logits, result.time_logits = self._losses(
                 hidden, input_ids, labels, time_targets, sample_ids, loss_weight, loss_divisor
             )
             result.loss, result.text_loss = losses.total, losses.text
@@ -345,7 +347,7 @@ class TimeMixin(TimeGeneration, Seam):
         sample_ids: Tensor,
         loss_weight: Tensor | None,
         loss_divisor: Tensor | float | None,
-    ) -> tuple[Losses, Tensor]:
+    ) -> tuple[Losses, Tensor, Tensor]:
         is_time = input_ids == self.config.time_token_id
         supervised = labels != IGNORED_LABEL
         supervised[:, 0] = False  # nothing predicts the first token of a row
@@ -369,18 +371,19 @@ class TimeMixin(TimeGeneration, Seam):
                 loss_weight[:, 1:][owned], sample_ids[:, 1:][owned], num_samples
             )
         logits = self.lm_head(before[supervised[:, 1:]])
+        time_logits = self.time_decoder(before[is_target[:, 1:]])
         losses = self.criterion(
             text_logits=logits,
             text_labels=labels[supervised],
             text_sample=sample_ids[supervised],
-            time_logits=self.time_decoder(before[is_target[:, 1:]]),
+            time_logits=time_logits,
             time_targets=targets,
             time_sample=sample_ids[is_target],
             num_samples=num_samples,
             divisor=loss_divisor,
             **weights,
         )
-        return losses, logits
+        return losses, logits, time_logits
 
 
 def _refuse_unknown(kwargs: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from distime.backbones.base import CommonSettings
 from distime.data.dataset import DataSettings
 from distime.train import command_line, flags
 from distime.train.evaluation import METRICS
-from distime.train.flags import ArgumentError, DataFlags, ModelFlags, RunFlags
+from distime.train.flags import ArgumentError, DataFlags, ModelFlags, ObjectiveFlags, RunFlags
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class DataArguments(DataFlags, DataSettings):
 
 
 @dataclass
-class TrainArguments(RunFlags, TrainingArguments):
+class TrainArguments(RunFlags, ObjectiveFlags, TrainingArguments):
     """How it is trained: `transformers.TrainingArguments` with our defaults."""
 
     def __post_init__(self):

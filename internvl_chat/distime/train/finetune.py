@@ -21,7 +21,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import set_seed
 
 from distime.backbones import DisTimeForConditionalGeneration
-from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.lengths import KeptLengths
 from distime.data.plan import PlannedRows, PlanSettings, make_plan
@@ -29,7 +28,7 @@ from distime.errors import DisTimeError
 from distime.files import file_digest
 from distime.processing.processor import DisTimeProcessor
 from distime.provenance import PACKAGES, git_commit, versions
-from distime.train import speed
+from distime.train import objectives, speed
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -154,6 +153,8 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     began = time.time()
     flags = recorded_flags(arguments, data_arguments, training)
     speed.check(arguments, data_arguments, training)
+    objective = objectives.find(training.objective)(training)
+    objective.check(arguments, data_arguments, training)
     if training.cpu_threads:
         torch.set_num_threads(training.cpu_threads)
     set_seed(training.seed)
@@ -165,6 +166,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     if data_arguments.image_size is not None:
         processor.fit(model.config)
     processor.check_model(model.config)
+    objective.attach(model, processor)
     data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
     held_out = read_held_out(processor, data_arguments, training)
     if data_arguments.cache_features:
@@ -181,9 +183,10 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         args=training,
         train_dataset=rows,
         eval_dataset=held_out,
-        data_collator=Collator(processor.token_ids.pad, processor.positions),
+        data_collator=objective.collator(processor),
         exporter=exporter,
         record=record,
+        objective=objective,
         max_bad_samples=data_arguments.max_bad_samples,
     )
     if checkpoint:

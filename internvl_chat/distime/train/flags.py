@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from distime.errors import DisTimeError
+from distime.train import objectives
 
 
 class ArgumentError(DisTimeError):
@@ -176,6 +177,21 @@ class RunFlags:
     ddp_find_unused_parameters: bool = _flag(False, "off: every parameter always has a gradient")
 
 
+@dataclass
+class ObjectiveFlags:
+    """What it learns from"""
+
+    objective: str = _flag(
+        "supervised",
+        "supervised, the annotated answers; expected_reward, besides them the exact expectation of "
+        "a reward: see docs/REWARDS.md",
+    )
+    rewards: list[str] | None = _flag(
+        None, "NAME or FILE.py:FUNCTION of each, behind it :WEIGHT unless that is 1 (tiou)"
+    )
+    reward_weight: float | None = _flag(None, "of the expected reward beside the losses (1)")
+
+
 INHERITED = {
     "output_dir": "where checkpoints, the result and run.json go",
     "per_device_train_batch_size": "samples in one forward pass of one process (8)",
@@ -256,6 +272,8 @@ LIMITS = {
     "num_train_epochs": _POSITIVE,
     "logging_steps": _POSITIVE,
     "cpu_threads": _COUNT,
+    "objective": Limits(str, one_of=objectives.NAMES),
+    "reward_weight": _POSITIVE,
     "eval_limit": _COUNT,
     "eval_max_new_tokens": _COUNT,
     "per_device_train_batch_size": _COUNT,
@@ -284,7 +302,7 @@ LIMITS = {
 }
 """What the flags may be that are numbers, or words from a short list."""
 
-GROUPS = (ModelFlags, DataFlags, RunFlags)
+GROUPS = (ModelFlags, DataFlags, ObjectiveFlags, RunFlags)
 
 
 def known_flags() -> set[str]:

@@ -40,6 +40,7 @@ _BY_KIND = {
         learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm warmup_steps
         lr_scheduler_type lr_scheduler_kwargs lora_dropout text_loss_weight
         distribution_loss_weight iou_loss_weight distribution_loss_reduction neftune_noise_alpha
+        rewards reward_weight
     """,
     OnResume.SAMPLES: """
         meta_path min_num_frame max_num_frame fps max_frames max_video_tokens sampling_method
@@ -49,7 +50,8 @@ _BY_KIND = {
     """,
     OnResume.REFUSED: """
         conv_style image_size dec_reg enc_sigma layer_num freeze_llm freeze_backbone freeze_mlp
-        use_llm_lora lora_alpha train_embeddings optim optim_args optim_target_modules bf16 fp16
+        objective use_llm_lora lora_alpha train_embeddings optim optim_args optim_target_modules
+        bf16 fp16
     """,
     OnResume.FREE: """
         model_name_or_path export export_dtype attn_implementation cache_samples cache_features
