@@ -18,7 +18,6 @@ from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE
 from distime.model.packing import attention_mask_of
-from distime.model.time_modules import expected_time
 
 RESERVE = 64
 """Columns that a row is given beyond its tokens, and by which the buffers grow."""
@@ -37,7 +36,7 @@ class Row:
         position: of the next token.
         ids: generated so far, the last one not yet fed.
         intervals: normalised `(2,)` of each `<TIME_STAMP>` among them.
-        distributions: `(2, reg_max + 1)` of each.
+        distributions: `(2, reg_max + 1)` of each, if the time head has any.
     """
 
     tag: Any
@@ -147,12 +146,12 @@ class Batch:
         )
         time_id = self.model.config.time_token_id
         timed = [i for i, token in enumerate(tokens) if token == time_id]
-        if timed:
-            distributions = self.model.time_decoder(self.hidden[timed]).softmax(-1)
-            times = expected_time(distributions)
-            for i, distribution, interval in zip(timed, distributions, times, strict=True):
-                self.rows[i].distributions.append(distribution)
-                self.rows[i].intervals.append(interval)
+        if timed and not self.model.time_head.in_words:
+            times, distributions = self.model.decode_times(self.hidden[timed])
+            for place, i in enumerate(timed):
+                self.rows[i].intervals.append(times[place])
+                if distributions is not None:
+                    self.rows[i].distributions.append(distributions[place])
         for row, token in zip(self.rows, tokens, strict=True):
             row.ids.append(token)
         return [row for row in self.rows if self._has_ended(row)]
@@ -187,7 +186,9 @@ class Batch:
         lengths = torch.tensor([row.length for row in self.rows], device=device)
         self.slots.write_at(0, len(self.rows), lengths, width)
         ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
-        times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
+        times = []
+        if self.model.config.reencode_times and not self.model.time_head.in_words:
+            times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
         output = self._run(
             ids,
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],

@@ -7,6 +7,7 @@ the repository accepts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from distime.backbones import BACKBONES
 from distime.errors import DisTimeError
+from distime.model.heads import DEFAULT_HEAD
 from distime.model.tokens import IM_END, IM_START, SPECIAL_TOKENS
 from distime.processing.processor import DisTimeProcessor
 
@@ -53,6 +55,7 @@ def write_tiny_checkpoint(
     num_layers: int = 3,
     num_frames: int = 16,
     backbone: str = "internvl",
+    time_head: str = DEFAULT_HEAD,
 ) -> None:
     """Write a random model and its processor.
 
@@ -66,6 +69,7 @@ def write_tiny_checkpoint(
         num_layers: of the language model.
         num_frames: of a video.
         backbone: one of `distime.backbones.BACKBONES`.
+        time_head: one of `distime.model.heads.HEAD_NAMES`.
 
     Raises:
         TinyError: there is no such backbone.
@@ -83,6 +87,10 @@ def write_tiny_checkpoint(
         num_layers=num_layers,
         num_frames=num_frames,
     )
+    if time_head != model.config.time_head:
+        model.config.time_head = time_head
+        set_seed(seed)
+        model, settings = type(model)(model.config), replace(settings, time_head=time_head)
     processor = DisTimeProcessor(tokenizer, settings)
     model.generation_config.eos_token_id = processor.token_ids.im_end
     model.generation_config.pad_token_id = processor.token_ids.pad

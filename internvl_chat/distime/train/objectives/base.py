@@ -31,7 +31,8 @@ class Objective:
 
     Attributes:
         flags: flags of `ObjectiveFlags` that it has, and their values where they are not given.
-        losses: names of what `compute` returns beside the loss; they are logged at every step.
+        own_losses: names of what it adds to the model's losses in the output of `compute`.
+        losses: all of them, once it is attached; they are logged at every step.
         settings: values of its flags.
         sums: what else is logged: a sum and a count by name, the mean of a log line being over all
             of its steps and processes.
@@ -41,7 +42,7 @@ class Objective:
     """
 
     flags: ClassVar[Mapping[str, Any]] = {}
-    losses: ClassVar[tuple[str, ...]] = ("text_loss", "distribution_loss", "iou_loss")
+    own_losses: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, training: TrainArguments):
         self.settings = dict(self.flags)
@@ -73,6 +74,8 @@ class Objective:
         Raises:
             ArgumentError: this objective cannot train it.
         """
+        of_time = (f"{name}_loss" for name in model.time_head.losses)
+        self.losses: tuple[str, ...] = ("text_loss", *of_time, *self.own_losses)
 
     def collator(self, processor: DisTimeProcessor) -> Any:
         """Return what makes a micro-batch of rows."""

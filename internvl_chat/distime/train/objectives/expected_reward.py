@@ -87,7 +87,7 @@ class ExpectedReward(Objective):
     """The supervised losses less `reward_weight` times the expected reward."""
 
     flags = {"rewards": ("tiou",), "reward_weight": 1.0}
-    losses = (*Objective.losses, "expected_reward")
+    own_losses = ("expected_reward",)
 
     def __init__(self, training: TrainArguments):
         super().__init__(training)
@@ -101,6 +101,13 @@ class ExpectedReward(Objective):
 
     def attach(self, model: torch.nn.Module, processor: DisTimeProcessor) -> None:
         """Note which tokens are times, and over how many bins they are distributed."""
+        super().attach(model, processor)
+        if not model.time_head.has_distribution:
+            raise ArgumentError(
+                f"--objective expected_reward needs distributions, which the time head "
+                f"{model.config.time_head} does not have: give --objective supervised, or train "
+                "with --time_head distribution"
+            )
         self.time_token_id, self.bins = model.config.time_token_id, model.config.reg_max + 1
 
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Callable) -> list[Batch]:
