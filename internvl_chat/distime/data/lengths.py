@@ -67,7 +67,7 @@ def _count_uncut(data: TrainingData, indices: Sequence[int]) -> list[int | None]
         except (DisTimeError, OSError):
             continue
         positions.append(position)
-        items.append(item)
+        items.append(dataclasses.replace(item, turns=in_own_words(data.processor, item)))
         medias.append(media)
     counted = conversation_lengths(data.processor, items, medias)
     for position, length in zip(positions, counted, strict=True):
@@ -104,7 +104,7 @@ def conversation_lengths(
     texts, known = [], []
     for item, media in zip(items, medias, strict=True):
         thin, left_out = _without_pictures(tokenizer, template, media)
-        turns = place_media(in_own_words(processor, item), thin, template)
+        turns = place_media(item.turns, thin, template)
         if turns[0].speaker != "system" and system is not None:
             turns.insert(0, Turn("system", system))
         texts.append([template.turn(turn.speaker, turn.text) for turn in turns])

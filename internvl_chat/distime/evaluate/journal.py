@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -166,7 +167,7 @@ def answer_from_dict(values: dict[str, Any]) -> Answer:
             Event(
                 event["start"],
                 event["end"],
-                event["confidence"],
+                math.nan if event["confidence"] is None else event["confidence"],
                 None if bins is None else np.array(bins, dtype=np.float32),
                 pieces[index] if index < len(pieces) else "",
             )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from distime.backbones import BACKBONES
@@ -37,6 +37,15 @@ def word_tokenizer(
     vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, *sorted(seen)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = splitter
+    # Tokens are words with blanks between them, but a decimal number is one word to readers.
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(Regex(r"\z"), " "),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r"(?<=\d) \. (?=\d)"), "."),
+            decoders.Strip(" ", 0, 1),
+        ]
+    )
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=IM_END
     )

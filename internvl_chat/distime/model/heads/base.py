@@ -29,11 +29,16 @@ class TimeHead:
         has_distribution: there are `distribution`, `sample` and `log_prob`.
         losses: names of the terms that `loss` returns. The configuration's `NAME_loss_weight`
             weighs each.
+        how: what a time in an answer is, in a sentence for people; $bins and $reg_max stand for
+            numbers.
+        limits: what to know of its times, likewise.
     """
 
     in_words: ClassVar[bool] = False
     has_distribution: ClassVar[bool] = False
     losses: ClassVar[tuple[str, ...]] = ()
+    how: ClassVar[str]
+    limits: ClassVar[str] = ""
 
     def __init__(self, config: TimeConfig):
         self.config = config

@@ -20,6 +20,16 @@ class DistributionHead(TimeHead):
 
     has_distribution = True
     losses = ("distribution", "iou")
+    how = (
+        "A time in its answer is one token,\n`<TIME_STAMP>`, from whose hidden state a small "
+        "decoder reads two distributions over $bins bins,\none for the start and one for the end; "
+        "their expectations are the times."
+    )
+    limits = (
+        "Times are expectations over the whole video: an event much shorter than a bin ($bins "
+        "bins, so\n1/$reg_max of the video) is placed inside its bin by the balance of two "
+        "neighbours. "
+    )
 
     def decoder(self, width: int) -> nn.Module:
         """See `TimeHead.decoder`."""

@@ -21,6 +21,10 @@ class RegressionHead(TimeHead):
     """Logits `(N, 2)` are the normalised start and end themselves."""
 
     losses = ("distance", "iou")
+    how = (
+        "A time in its answer is one token,\n`<TIME_STAMP>`, from whose hidden state a small "
+        "decoder reads two numbers, the start and the end."
+    )
 
     def decoder(self, width: int) -> nn.Module:
         """As the decoder of distributions, but for the width of its last layer."""

@@ -29,6 +29,10 @@ class TextHead(TimeHead):
     """Intervals as "12.5 - 30.0 seconds", which every parser of published benchmarks reads too."""
 
     in_words = True
+    how = (
+        'A time in its answer is written in\ndigits, as in "12.5 - 30.0 seconds", and so are the '
+        "times of the frames that it is shown."
+    )
 
     def encoder(self, width: int) -> None:
         """None: frames' times are words as well."""
@@ -55,7 +59,9 @@ class TextHead(TimeHead):
     @classmethod
     def settled(cls, text: str) -> str:
         """The text without the beginning of an interval at its end."""
-        return _UNFINISHED.sub("", text)
+        whole = [one.end() for one in _INTERVAL.finditer(text) if one.end() < len(text)]
+        last = max(whole, default=0)
+        return text[:last] + _UNFINISHED.sub("", text[last:])
 
 
 HEAD = TextHead
