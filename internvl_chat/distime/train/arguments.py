@@ -48,8 +48,8 @@ class ModelArguments(ModelFlags):
             raise ArgumentError(
                 f"--train_embeddings {self.train_embeddings}: choose {' or '.join(EMBEDDING_MODES)}"
             )
-        head = self._check_head()
-        losses = [f"{name}_loss_weight" for name in ("text", *head.losses)]
+        self._check_head()
+        losses = [f"{name}_loss_weight" for name in ("text", *self.head.losses)]
         if not any(weight is None or weight > 0 for weight in map(self.__dict__.get, losses)):
             *most, last = [f"--{name}" for name in losses]
             raise ArgumentError(
@@ -59,17 +59,25 @@ class ModelArguments(ModelFlags):
                 else f"{last} is 0, so nothing would be learned: give more"
             )
 
-    def _check_head(self) -> type[TimeHead]:
-        """Return the time head that is trained; refuse a start of another and flags without use."""
-        start = Path(self.model_name_or_path)
+    @property
+    def head_name(self) -> str:
+        """The time head that is trained: the one asked for, or that of the start checkpoint."""
+        return self.time_head or saved_head(Path(self.model_name_or_path)) or DEFAULT_HEAD
+
+    @property
+    def head(self) -> type[TimeHead]:
+        """Its class."""
+        return head_class(self.head_name)
+
+    def _check_head(self) -> None:
+        """Refuse a start checkpoint of another head, and flags that the head has no use for."""
         if self.time_head is not None:
             self.time_head = self.time_head.lower()
             try:
-                refuse_other_head(start, self.time_head)
+                refuse_other_head(Path(self.model_name_or_path), self.time_head)
             except HeadError as error:
                 raise ArgumentError(f"--time_head {self.time_head}: {error}") from None
-        name = self.time_head or saved_head(start) or DEFAULT_HEAD
-        head = head_class(name)
+        head = self.head
         used = {f"{loss}_loss_{what}" for loss in head.losses for what in ("weight", "reduction")}
         flags_of_heads = (
             "distribution_loss_weight",
@@ -83,10 +91,9 @@ class ModelArguments(ModelFlags):
         for flag in unused:
             if getattr(self, flag) is not None:
                 raise ArgumentError(
-                    f"--{flag} {getattr(self, flag)}: the time head {name} has no use for it; "
-                    "leave it out"
+                    f"--{flag} {getattr(self, flag)}: the time head {self.head_name} has no "
+                    "use for it; leave it out"
                 )
-        return head
 
     @property
     def lora_scale(self) -> float | None:

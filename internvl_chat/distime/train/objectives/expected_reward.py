@@ -26,7 +26,7 @@ from distime.train.rewards import RewardError
 
 if TYPE_CHECKING:
     from distime.processing.processor import DisTimeProcessor
-    from distime.train.arguments import TrainArguments
+    from distime.train.arguments import DataArguments, ModelArguments, TrainArguments
 
 _KEPT = 4096
 """Most grids of slower rewards that are remembered; one of 33 x 33 numbers is 4 KiB."""
@@ -99,15 +99,20 @@ class ExpectedReward(Objective):
             )
         self.grid = functools.lru_cache(_KEPT)(reward_grid)
 
+    def check(
+        self, arguments: ModelArguments, data: DataArguments, training: TrainArguments
+    ) -> None:
+        """Refuse a time head without distributions; see `Objective.check`."""
+        if not arguments.head.has_distribution:
+            raise ArgumentError(
+                "--objective expected_reward needs distributions, which the time head "
+                f"{arguments.head_name} does not have: leave --objective out, or train with "
+                "--time_head distribution"
+            )
+
     def attach(self, model: torch.nn.Module, processor: DisTimeProcessor) -> None:
         """Note which tokens are times, and over how many bins they are distributed."""
         super().attach(model, processor)
-        if not model.time_head.has_distribution:
-            raise ArgumentError(
-                f"--objective expected_reward needs distributions, which the time head "
-                f"{model.config.time_head} does not have: give --objective supervised, or train "
-                "with --time_head distribution"
-            )
         self.time_token_id, self.bins = model.config.time_token_id, model.config.reg_max + 1
 
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Callable) -> list[Batch]:
