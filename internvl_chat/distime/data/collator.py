@@ -31,6 +31,21 @@ FOR_TRAINER = (
 in seconds, and `objective` is what the run's objective has put there for itself."""
 
 
+def bookkeeping(groups: Sequence[SampleGroup]) -> dict[str, Any]:
+    """What the trainer counts and names of the groups of a batch."""
+    return {
+        "num_samples": sum(len(group.items) for group in groups),
+        "places": [place for group in groups for place in group.places],
+        "durations": [group.duration for group in groups for _ in group.items],
+        "problems": [problem for group in groups for problem in group.problems],
+        "warnings": [warning for group in groups for warning in group.warnings],
+        "num_lost": sum(group.num_lost for group in groups),
+        "num_clamped": sum(group.num_clamped for group in groups),
+        "num_warned": sum(group.num_warned for group in groups),
+        "num_cut": sum(item.is_truncated for group in groups for item in group.items),
+    }
+
+
 @dataclass
 class _Row:
     """One row under construction; see `distime.model.packing` for groups and samples."""
@@ -134,17 +149,7 @@ class Collator:
         if flat[0].image_features is not None:
             # Even if there are none: they say that the vision tower is not to run.
             batch["image_features"] = torch.cat([group.image_features for group in flat])
-        return batch | {
-            "num_samples": sample,
-            "places": [place for group in flat for place in group.places],
-            "durations": [group.duration for group in flat for _ in group.items],
-            "problems": [problem for group in flat for problem in group.problems],
-            "warnings": [warning for group in flat for warning in group.warnings],
-            "num_lost": sum(group.num_lost for group in flat),
-            "num_clamped": sum(group.num_clamped for group in flat),
-            "num_warned": sum(group.num_warned for group in flat),
-            "num_cut": sum(item.is_truncated for group in flat for item in group.items),
-        }
+        return batch | bookkeeping(flat)
 
     def _positions(self, ids: Sequence[int], grid: Tensor | None) -> Tensor:
         found = self.positions(ids, grid) if self.positions else None

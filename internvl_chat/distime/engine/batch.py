@@ -18,7 +18,7 @@ from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE
 from distime.model.packing import attention_mask_of
-from distime.model.time_modules import expected_time
+from distime.model.time_modules import draw_times, expected_time
 
 RESERVE = 64
 """Columns that a row is given beyond its tokens, and by which the buffers grow."""
@@ -33,6 +33,8 @@ class Row:
         suffix: ids behind the prefix.
         decoding: how it is decoded.
         generator: of its draws, None where the likeliest token is taken.
+        given: normalised `(n, 2)` of the `<TIME_STAMP>` tokens of the suffix; where None, they keep
+            their own embedding.
         length: tokens whose keys and values are kept.
         position: of the next token.
         ids: generated so far, the last one not yet fed.
@@ -44,6 +46,7 @@ class Row:
     suffix: Sequence[int]
     decoding: Decoding
     generator: torch.Generator | None = None
+    given: Tensor | None = None
     length: int = 0
     position: int = 0
     ids: list[int] = field(default_factory=list)
@@ -120,6 +123,7 @@ class Batch:
             ids.to(device),
             visible.expand(len(rows), 1, -1, -1),
             (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
+            time_targets=self._given_times(rows),
             logits_to_keep=torch.arange(0, device=device),
         )
         ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
@@ -148,11 +152,18 @@ class Batch:
         time_id = self.model.config.time_token_id
         timed = [i for i, token in enumerate(tokens) if token == time_id]
         if timed:
-            distributions = self.model.time_decoder(self.hidden[timed]).softmax(-1)
+            logits = self.model.time_decoder(self.hidden[timed])
+            distributions = logits.softmax(-1)
             times = expected_time(distributions)
-            for i, distribution, interval in zip(timed, distributions, times, strict=True):
-                self.rows[i].distributions.append(distribution)
-                self.rows[i].intervals.append(interval)
+            for i, own, distribution, interval in zip(
+                timed, logits, distributions, times, strict=True
+            ):
+                row = self.rows[i]
+                if row.decoding.sample_times:
+                    scaled = own[None] / row.decoding.temperature
+                    interval = draw_times(scaled, row.generator)[0]
+                row.distributions.append(distribution)
+                row.intervals.append(interval)
         for row, token in zip(self.rows, tokens, strict=True):
             row.ids.append(token)
         return [row for row in self.rows if self._has_ended(row)]
@@ -200,6 +211,18 @@ class Batch:
         return put_back
 
     # ------------------------------------------------------------------ inside
+
+    def _given_times(self, rows: Sequence[Row]) -> Tensor | None:
+        """Intervals `(n, 2)` of the `<TIME_STAMP>` tokens of suffixes, NaN where none is given."""
+        if all(row.given is None for row in rows):
+            return None
+        time_id = self.model.config.time_token_id
+        unknown = [torch.full((list(row.suffix).count(time_id), 2), torch.nan) for row in rows]
+        times = [
+            nothing if row.given is None else row.given
+            for row, nothing in zip(rows, unknown, strict=True)
+        ]
+        return torch.cat(times).to(self.model.device)
 
     def _run(self, ids: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
         config = self.model.config.get_text_config()

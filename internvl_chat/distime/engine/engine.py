@@ -410,7 +410,9 @@ class _Run:
         decoding = tag.owner.job.decoding
         number = tag.question * tag.owner.job.samples + tag.sample
         generator = decoding.generator(number, self.engine.model.device)
-        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator)
+        times = tag.owner.inputs.suffix_times
+        given = None if times is None else times[tag.question]
+        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator, given)
 
     def _begin_again(self, row: Row) -> None:
         """Let a row that had no room wait at the front; it will be the same answer."""

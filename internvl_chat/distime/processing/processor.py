@@ -51,11 +51,14 @@ class PrefixInputs:
         prefix: keyword arguments of `model.encode_prefix`.
         suffixes: `input_ids` and `attention_mask` `(N, S)` for `model.generate_from_prefix`.
         duration: of the video, in seconds.
+        suffix_times: of each suffix, the normalised intervals `(n, 2)` of its `<TIME_STAMP>`
+            tokens; where None, they keep their own embedding.
     """
 
     prefix: BatchFeature
     suffixes: BatchFeature
     duration: float
+    suffix_times: Sequence[Tensor] | None = None
 
 
 class DisTimeProcessor:

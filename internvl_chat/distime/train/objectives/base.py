@@ -87,7 +87,7 @@ class Objective:
             autocast: gives contexts in which the model runs as in training.
 
         Raises:
-            RewardError: a reward cannot be had; the run stops on every process.
+            DisTimeError: a reward cannot be had, say; the run stops on every process.
         """
         return list(batches)
 

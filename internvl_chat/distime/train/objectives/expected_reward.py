@@ -95,7 +95,7 @@ class ExpectedReward(Objective):
         if wordy := next((one.name for one in self.rewards if one.needs_words), None):
             raise ArgumentError(
                 f"--rewards {wordy} looks at words, and --objective expected_reward has times "
-                "alone: choose rewards of intervals"
+                "alone: choose rewards of intervals, or --objective grpo"
             )
         self.grid = functools.lru_cache(_KEPT)(reward_grid)
 
