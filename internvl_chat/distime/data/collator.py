@@ -168,9 +168,9 @@ class Collator:
         ids = batch["input_ids"]
         index = TokenIndex.of(
             ids,
-            torch.isin(ids, torch.tensor(self.token_ids.placeholders)),
-            self.token_ids.frame_time_ref,
             self.token_ids.time_stamp,
+            self.token_ids.frame_time_ref,
+            torch.isin(ids, torch.tensor(self.token_ids.placeholders)),
             batch["labels"],
             batch.get("sample_ids"),
         )

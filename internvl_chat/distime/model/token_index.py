@@ -19,18 +19,18 @@ class TokenIndex:
     """Places as indices into the `B * T` tokens of a batch, in batch order.
 
     Attributes:
-        media: `(N,)` of the tokens that features of pictures replace.
-        frames: `(R,)` of `<FRAME_TIME_REF>`.
         events: `(E,)` of `<TIME_STAMP>`.
+        frames: `(R,)` of `<FRAME_TIME_REF>`; None if nobody looked.
+        media: `(N,)` of the tokens that features of pictures replace; likewise.
         supervised: `(S,)` of the tokens with a label; None without labels, as the rest is.
         samples: `(S,)` the sample whose loss each of them belongs to.
         targets: which of the `events` are supervised, as indices into them.
         num_samples: of the batch.
     """
 
-    media: Tensor
-    frames: Tensor
     events: Tensor
+    frames: Tensor | None = None
+    media: Tensor | None = None
     supervised: Tensor | None = None
     samples: Tensor | None = None
     targets: Tensor | None = None
@@ -40,9 +40,9 @@ class TokenIndex:
     def of(
         cls,
         input_ids: Tensor,
-        is_media: Tensor,
-        frame_id: int,
         time_id: int,
+        frame_id: int | None = None,
+        is_media: Tensor | None = None,
         labels: Tensor | None = None,
         sample_ids: Tensor | None = None,
     ) -> TokenIndex:
@@ -50,19 +50,18 @@ class TokenIndex:
 
         Args:
             input_ids: `(B, T)`.
-            is_media: `(B, T)`, where the placeholders of pictures are.
-            frame_id: of `<FRAME_TIME_REF>`.
             time_id: of `<TIME_STAMP>`.
+            frame_id: of `<FRAME_TIME_REF>`.
+            is_media: `(B, T)`, where the placeholders of pictures are.
             labels: `(B, T)`, -100 where a token is not supervised.
             sample_ids: `(B, T)`, the sample of every token, -1 where it has none; by default every
                 row is one.
         """
-        is_event = input_ids == time_id
-        places = {
-            "media": _places(is_media),
-            "frames": _places(input_ids == frame_id),
-            "events": _places(is_event),
-        }
+        places = {"events": _places(input_ids == time_id)}
+        if frame_id is not None:
+            places["frames"] = _places(input_ids == frame_id)
+        if is_media is not None:
+            places["media"] = _places(is_media)
         if labels is None:
             return cls(**places)
         if sample_ids is None:
