@@ -81,6 +81,8 @@ class Verdict(Record):
         """
         if self.verdict not in (ACCEPTED, CORRECTED, REJECTED):
             raise VerdictError(f"an event is {ACCEPTED}, {CORRECTED} or {REJECTED}")
+        if self.verdict == REJECTED:
+            return
         if not all(map(math.isfinite, (self.start, self.end, self.duration))):
             raise VerdictError("start and end are finite numbers, in seconds")
         if not 0 <= self.start < self.end <= self.duration:

@@ -76,7 +76,8 @@ class Objective:
 
     def collator(self, processor: DisTimeProcessor) -> Any:
         """Return what makes a micro-batch of rows."""
-        return Collator(processor.token_ids.pad, processor.positions)
+        ids = processor.token_ids
+        return Collator(ids.pad, processor.positions, ids)
 
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Any) -> list[Batch]:
         """Make the micro-batches of a step ready, before their samples are counted.

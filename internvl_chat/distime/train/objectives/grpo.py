@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from distime.data.collator import Collator, bookkeeping
+from distime.data.collator import bookkeeping
 from distime.data.dataset import SampleGroup
 from distime.engine import Decoding, Engine
 from distime.model.losses import mean_per_sample
@@ -142,7 +142,7 @@ class GRPO(Objective):
             never_ids=tuple(self.never),
             sample_times=True,
         )
-        self.lay = Collator(ids.pad, processor.positions)
+        self.lay = super().collator(processor)
 
     def collator(self, processor: DisTimeProcessor) -> Callable[[Sequence], Batch]:
         """Return what keeps rows as they are: they are laid side by side with their answers."""
