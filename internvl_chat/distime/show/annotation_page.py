@@ -231,7 +231,7 @@ def numbers_html(found: Found) -> Iterator[str]:
     yield table_html(located, ["locator", "kept events located by it"])
     yield "<h2>Videos</h2>"
     yield histogram(found.durations, "durations of videos", "seconds")
-    yield counts(found.kept, "kept events of a video", "events")
+    yield counts(found.kept, "kept events of a video")
     yield "<h2>Intervals</h2>"
     yield histogram(found.middles, "where events are", "middle, as a share of the video", (0, 1))
     yield histogram(found.lengths, "lengths of events", "seconds")
@@ -239,7 +239,7 @@ def numbers_html(found: Found) -> Iterator[str]:
     yield "<h2>How sure they are</h2>"
     for name in SCORES:
         if found.scores[name]:
-            yield histogram(found.scores[name], name, f"{name} of kept events", (0, 1))
+            yield histogram(found.scores[name], name, "of kept events", (0, 1))
     unknown = [name for name in SCORES if not found.scores[name]]
     if unknown:
         yield note(f"Of no kept event is known: {', '.join(unknown)}.")
@@ -250,7 +250,7 @@ def words_html(found: Found) -> Iterator[str]:
     if not found.vocabulary:
         return
     yield "<h2>Words</h2>"
-    yield counts(found.words, "words of an event", "words")
+    yield counts(found.words, "words of an event")
     yield f"<p>{len(found.vocabulary)} different words. The most frequent ones:</p>"
     shown = ", ".join(f"{word} {number}" for word, number in found.vocabulary.most_common(40))
     yield f"<p>{html.escape(shown)}</p>"
@@ -283,18 +283,17 @@ def histogram(
     labels = [f"{edge:.2g}" if n % 4 == 0 else "" for n, edge in enumerate(edges[:-1])]
     over = int((values > high).sum())
     beyond = f"; {over} beyond {high:.3g} are in the last bar" if over else ""
-    return bar_chart(
-        heights.tolist(), labels, title=title, axis=f"{axis}{beyond}", notes=_notes(heights)
-    )
+    axis = f"{title}: {axis}{beyond}"
+    return bar_chart(heights.tolist(), labels, title=title, axis=axis, notes=_notes(heights))
 
 
-def counts(values: Sequence[int], title: str, axis: str, most: int = 24) -> str:
+def counts(values: Sequence[int], title: str, most: int = 24) -> str:
     """A bar for each number; those beyond the last bar are in it."""
     values = np.asarray(values)
     last = min(int(values.max(initial=0)), most)
     heights = np.bincount(values.clip(max=last), minlength=last + 1)
     labels = [f"{n}{'+' if n == last and values.max() > last else ''}" for n in range(last + 1)]
-    return bar_chart(heights.tolist(), labels, title=title, axis=axis, notes=_notes(heights))
+    return bar_chart(heights.tolist(), labels, title=title, axis=title, notes=_notes(heights))
 
 
 def _notes(heights: np.ndarray) -> list[str]:
