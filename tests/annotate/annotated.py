@@ -48,7 +48,8 @@ def write_annotation(folder: Path, videos: Path, counts: dict[str, int], duratio
             )
             for e in events[:-1]
         ]
-        selected.append(Selected(video, duration, tuple(kept)))
+        if kept:
+            selected.append(Selected(video, duration, tuple(kept)))
         lost = events[-1]
         candidates = {
             name: Candidate(window.start, window.end, 0.2, 0.1)

@@ -204,7 +204,7 @@ def test_nothing_to_review(tmp_path, videos, out):
     with pytest.raises(ReviewError, match="no such folder of videos; name it with --videos"):
         Worklist(write_annotation(tmp_path / "moved", tmp_path / "none", {"a.mp4": 1}))
     assert Worklist(tmp_path / "moved", videos).page("worst", False, 0, 5)["events"] == 2
-    for name in ("selected", "dropped"):
+    for name in ("events", "selected", "dropped"):
         (out / f"{name}.jsonl").write_text("")
     with pytest.raises(ReviewError, match="no event to review"):
         Worklist(out)

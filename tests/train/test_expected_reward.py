@@ -166,13 +166,14 @@ def test_it_raises_the_expected_reward(workspace, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--objective reinforce", "--objective reinforce: choose expected_reward or"),
+        ("--objective reinforce", "--objective reinforce: choose expected_reward or grpo or"),
         ("--objective expected_reward --rewards tioux", "did you mean tiou"),
         ("--objective expected_reward --rewards tiou:much", "'much' is no weight"),
         ("--objective expected_reward --rewards tiou tiou:2", "names tiou twice"),
         ("--objective expected_reward --rewards format", "looks at words"),
+        ("--objective expected_reward --num_generations 4", "give --objective grpo"),
         ("--reward_weight 2", "give --objective expected_reward"),
-        ("--rewards tiou", "give --objective expected_reward"),
+        ("--rewards tiou", "give --objective expected_reward or grpo"),
     ],
 )
 def test_wrong_flags_are_refused_at_the_start(workspace, tmp_path, caplog, flags, message):

@@ -17,11 +17,12 @@ memory together.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -284,16 +285,22 @@ class RecordFile(Generic[R]):
             raise AnnotationError(f"{place}: {error}") from None
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records as they come, so that a reader sees the old file or the whole new one.
+@contextlib.contextmanager
+def record_writer(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Give a function that writes a record; the file is there when the block ends without error.
 
-    Returns:
-        how many.
+    A reader sees the old file or the whole new one.
     """
-    count = 0
     with written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yield lambda record: file.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records as they come, see `record_writer`; return how many."""
+    count = 0
+    with record_writer(path) as write:
         for record in records:
-            file.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
+            write(record)
             count += 1
     return count
 

@@ -142,12 +142,24 @@ class Backbone(ABC):
     # ------------------------------------------------------------------ pictures
 
     @abstractmethod
-    def video(self, frames: Pictures, settings: CommonSettings) -> dict[str, Tensor]:
-        """Make the tensors of one video's frames."""
+    def video(
+        self, frames: Pictures, settings: CommonSettings, raw: bool = False
+    ) -> dict[str, Tensor]:
+        """Make the tensors of one video's frames.
+
+        Args:
+            frames: of any sizes.
+            settings: of the processor.
+            raw: the pixels stay uint8, and `encode_images` normalises them.
+        """
 
     @abstractmethod
     def images(
-        self, pictures: Iterable[Image.Image], settings: CommonSettings, tiled: bool = True
+        self,
+        pictures: Iterable[Image.Image],
+        settings: CommonSettings,
+        tiled: bool = True,
+        raw: bool = False,
     ) -> dict[str, Tensor]:
         """Make the tensors of still images, of which there may be none.
 
@@ -155,6 +167,7 @@ class Backbone(ABC):
             pictures: RGB.
             settings: of the processor.
             tiled: they may be shown in more detail than frames, as the settings say.
+            raw: see `video`.
         """
 
     @abstractmethod
@@ -200,6 +213,10 @@ class Backbone(ABC):
     def slot_times(self, times: Sequence[float]) -> Sequence[float]:
         """One time for every slot, from the times of the frames; a slot is a frame by default."""
         return times
+
+    def statistics(self, settings: CommonSettings) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and standard deviation of red, green and blue that pixels are normalised with."""
+        return settings.image_mean, settings.image_std
 
     # ------------------------------------------------------------------ positions
 

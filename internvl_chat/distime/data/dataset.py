@@ -112,8 +112,8 @@ class SampleGroup:
         prefix_ids: token ids that all items share (empty when there is one item).
         items: what follows for each item.
         targets: per item the normalised intervals `(n, 2)` of its `<TIME_STAMP>` tokens.
-        pixel_values: of the media, as the backbone has them; no rows without media or with
-            features.
+        pixel_values: of the media, as the backbone has them, in uint8; no rows without media or
+            with features.
         frame_times: `(R,)` normalised.
         places: `file:line` of each item.
         problems: one message for each broken item that was left out of the group, or that the whole
@@ -393,14 +393,14 @@ class TrainingData(Dataset):
             )
             frames = [augment(frame) for frame in sample.frames]
             media, times = processor.video_media(sample), processor.frame_times(sample)
-            tensors = processor.backbone.video(frames, processor.settings)
+            tensors = processor.backbone.video(frames, processor.settings, raw=True)
             return LoadedMedia(
                 media, times, sample.duration, is_doubtful=bool(sample.warnings), **tensors
             )
         pictures = [augment(load_image(path)) for path in item.images]
         sizes, tiled = [picture.size for picture in pictures], settings.dynamic_image_size
         media = processor.backbone.image_media(sizes, processor.settings, tiled)
-        tensors = processor.backbone.images(pictures, processor.settings, tiled)
+        tensors = processor.backbone.images(pictures, processor.settings, tiled, raw=True)
         # An item without a video has no times; the duration divides nothing.
         return LoadedMedia(media, torch.zeros(0), 1.0, **tensors)
 

@@ -51,7 +51,7 @@ class LoadedMedia:
         media: what the prompt needs to know.
         frame_times: `(R,)` normalised.
         duration: of the video, in seconds; 1 without a video.
-        pixel_values: as the backbone has them; no rows without media or with features.
+        pixel_values: as the backbone has them, in uint8; no rows without media or with features.
         image_features: `(N, W)`, one row for each token, as `encode_images` of the model gives.
         image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
         is_doubtful: something is wrong with the video, which the log has said.
@@ -130,7 +130,9 @@ class FeatureCache:
         for name in ("image_tiles", "slot_words"):
             facts["media"][name] = tuple(facts["media"].get(name, ()))
         media, duration = Media(**facts["media"]), facts["duration"]
-        return LoadedMedia(media, duration=duration, pixel_values=torch.zeros(0), **tensors)
+        return LoadedMedia(
+            media, duration=duration, pixel_values=torch.zeros(0, dtype=torch.uint8), **tensors
+        )
 
     @staticmethod
     def save(path: Path, entry: LoadedMedia) -> None:

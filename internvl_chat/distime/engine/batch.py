@@ -32,6 +32,8 @@ class Row:
         suffix: ids behind the prefix.
         decoding: how it is decoded.
         generator: of its draws, None where the likeliest token is taken.
+        given: normalised `(n, 2)` of the `<TIME_STAMP>` tokens of the suffix; where None, they keep
+            their own embedding.
         length: tokens whose keys and values are kept.
         position: of the next token.
         ids: generated so far, the last one not yet fed.
@@ -43,6 +45,7 @@ class Row:
     suffix: Sequence[int]
     decoding: Decoding
     generator: torch.Generator | None = None
+    given: Tensor | None = None
     length: int = 0
     position: int = 0
     ids: list[int] = field(default_factory=list)
@@ -119,6 +122,7 @@ class Batch:
             ids.to(device),
             visible.expand(len(rows), 1, -1, -1),
             (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
+            time_targets=self._given_times(rows),
             logits_to_keep=torch.arange(0, device=device),
         )
         ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
@@ -147,11 +151,17 @@ class Batch:
         time_id = self.model.config.time_token_id
         timed = [i for i, token in enumerate(tokens) if token == time_id]
         if timed and not self.model.time_head.in_words:
-            times, distributions = self.model.decode_times(self.hidden[timed])
+            logits = self.model.time_decoder(self.hidden[timed])
+            times = self.model.time_head.decode(logits)
+            distributions = self.model.time_head.distribution(logits)
             for place, i in enumerate(timed):
-                self.rows[i].intervals.append(times[place])
+                row, interval = self.rows[i], times[place]
+                if row.decoding.sample_times:
+                    scaled = logits[place : place + 1] / row.decoding.temperature
+                    interval = self.model.time_head.sample(scaled, row.generator)[0]
+                row.intervals.append(interval)
                 if distributions is not None:
-                    self.rows[i].distributions.append(distributions[place])
+                    row.distributions.append(distributions[place])
         for row, token in zip(self.rows, tokens, strict=True):
             row.ids.append(token)
         return [row for row in self.rows if self._has_ended(row)]
@@ -201,6 +211,18 @@ class Batch:
         return put_back
 
     # ------------------------------------------------------------------ inside
+
+    def _given_times(self, rows: Sequence[Row]) -> Tensor | None:
+        """Intervals `(n, 2)` of the `<TIME_STAMP>` tokens of suffixes, NaN where none is given."""
+        if all(row.given is None for row in rows):
+            return None
+        time_id = self.model.config.time_token_id
+        unknown = [torch.full((list(row.suffix).count(time_id), 2), torch.nan) for row in rows]
+        times = [
+            nothing if row.given is None else row.given
+            for row, nothing in zip(rows, unknown, strict=True)
+        ]
+        return torch.cat(times).to(self.model.device)
 
     def _run(self, ids: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
         config = self.model.config.get_text_config()

@@ -143,7 +143,7 @@ class Engine:
 
     Args:
         model: on the device it is to run on.
-        processor: of the same checkpoint.
+        processor: of the same checkpoint; raises ProcessorError where it is not.
         max_rows: most answers that are decoded at once.
         max_batch_tokens: most tokens that keys and values are kept for, whatever the data; one
             answer that needs more is decoded alone.
@@ -169,6 +169,7 @@ class Engine:
         ):
             if value < 1:
                 raise EngineError(f"{name} is {value}: give at least 1")
+        processor.check_model(model.config)
         self.model, self.processor = model.eval(), processor
         self.max_rows, self.max_batch_tokens, self.workers = max_rows, max_batch_tokens, workers
         self.seconds: Counter[str] = Counter()
@@ -289,10 +290,7 @@ class Engine:
         return answer
 
     def _on_device(self, tensors: dict) -> dict:
-        moved = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
-        if "pixel_values" in moved:
-            moved["pixel_values"] = moved["pixel_values"].to(self.model.dtype)
-        return moved
+        return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
     def timed(self, name: str) -> _Timed:
         """Return a context whose seconds count as this kind of work."""
@@ -408,7 +406,9 @@ class _Run:
         decoding = tag.owner.job.decoding
         number = tag.question * tag.owner.job.samples + tag.sample
         generator = decoding.generator(number, self.engine.model.device)
-        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator)
+        times = tag.owner.inputs.suffix_times
+        given = None if times is None else times[tag.question]
+        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator, given)
 
     def _begin_again(self, row: Row) -> None:
         """Let a row that had no room wait at the front; it will be the same answer."""

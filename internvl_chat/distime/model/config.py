@@ -31,6 +31,9 @@ class TimeConfig:
         distribution_loss_reduction: `"sum"`, as published, adds the loss of a sample's boundaries
             and divides by `reg_max`, so that it grows with the number of events; `"mean"` averages
             over the boundaries.
+        image_mean: of red, green and blue on the scale 0 to 1, by which pixels that come as uint8
+            are normalised. The processor's are what counts: `check_model` writes them here.
+        image_std: likewise.
     """
 
     time_head: str = DEFAULT_HEAD
@@ -45,6 +48,8 @@ class TimeConfig:
     iou_loss_weight: float = 1.0
     distance_loss_weight: float = 1.0
     distribution_loss_reduction: str = "sum"
+    image_mean: list[float] | tuple[float, ...] | None = None
+    image_std: list[float] | tuple[float, ...] | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -174,7 +174,7 @@ class TimeGeneration:
             return
         pixels, grid = kwargs.pop("pixel_values", None), kwargs.pop("image_grid_thw", None)
         features = self.features(pixels, grid, kwargs.get("image_features"))
-        self.check_media(input_ids, features, kwargs.get("frame_times"))
+        self.check_media(self.find_tokens(input_ids), features, kwargs.get("frame_times"))
         kwargs["image_features"] = features
         if kwargs.get("position_ids") is None and kwargs.get(CACHE) is None:
             kwargs["position_ids"] = self.prompt_positions(

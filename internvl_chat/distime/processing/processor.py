@@ -51,14 +51,17 @@ class PrefixInputs:
     """One video and many questions, split into what is shared and what is not.
 
     Attributes:
-        prefix: keyword arguments of `model.encode_prefix`.
+        prefix: keyword arguments of `model.encode_prefix`; pixels are uint8, not normalised yet.
         suffixes: `input_ids` and `attention_mask` `(N, S)` for `model.generate_from_prefix`.
         duration: of the video, in seconds.
+        suffix_times: of each suffix, the normalised intervals `(n, 2)` of its `<TIME_STAMP>`
+            tokens; where None, they keep their own embedding.
     """
 
     prefix: BatchFeature
     suffixes: BatchFeature
     duration: float
+    suffix_times: Sequence[Tensor] | None = None
 
 
 class DisTimeProcessor:
@@ -142,6 +145,8 @@ class DisTimeProcessor:
     def check_model(self, config: Any) -> None:
         """Raise unless a model's configuration means the same tokens and images.
 
+        How the model is to normalise pixels that come as uint8 is written into it.
+
         Raises:
             ProcessorError: names what differs; mixed-up folders are the usual reason.
             TokenizerError: the tokenizer has ids beyond the model's embedding.
@@ -167,6 +172,11 @@ class DisTimeProcessor:
                     for k, (ours, theirs) in differences.items()
                 )
             )
+        for name, values in zip(
+            ("image_mean", "image_std"), self.backbone.statistics(self.settings), strict=True
+        ):
+            if tuple(getattr(config, name) or ()) != tuple(values):
+                setattr(config, name, list(values))
 
     def adjust(self, **asked: Any) -> None:
         """Show videos otherwise from now on; `save_pretrained` keeps it.
@@ -453,7 +463,7 @@ class DisTimeProcessor:
         prefix = {
             "input_ids": torch.tensor([prompts[0][:length]]),
             "frame_times": self.model_times(self.frame_times(sample)),
-            **self.backbone.video(sample.frames, self.settings),
+            **self.backbone.video(sample.frames, self.settings, raw=True),
         }
         suffixes = self.pad_left([prompt[length:] for prompt in prompts])
         return PrefixInputs(BatchFeature(prefix), BatchFeature(suffixes), sample.duration)

@@ -23,7 +23,7 @@ from transformers import set_seed
 from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.dataset import TrainingData
 from distime.data.lengths import KeptLengths
-from distime.data.plan import PlannedRows, PlanSettings, make_plan
+from distime.data.plan import PlannedRows, PlanSettings, make_plan, repeat_steps
 from distime.errors import DisTimeError
 from distime.files import file_digest
 from distime.processing.processor import DisTimeProcessor
@@ -129,7 +129,9 @@ def plan_rows(
         )
     if left := len(plan) - steps * rows_per_step:
         logger.info("the last %d rows do not fill a step and are left out", left)
-    return PlannedRows(data, plan[: steps * rows_per_step])
+    repeats = training.num_iterations or 1
+    plan = repeat_steps(plan[: steps * rows_per_step], rows_per_step, repeats)
+    return PlannedRows(data, plan[:wanted], repeats)
 
 
 def read_held_out(

@@ -196,12 +196,23 @@ class ObjectiveFlags:
     objective: str = _flag(
         "supervised",
         "supervised, the annotated answers; expected_reward, besides them the exact expectation of "
-        "a reward: see docs/REWARDS.md",
+        "a reward; grpo, the rewards of its own sampled answers: see docs/REWARDS.md",
     )
     rewards: list[str] | None = _flag(
         None, "NAME or FILE.py:FUNCTION of each, behind it :WEIGHT unless that is 1 (tiou)"
     )
     reward_weight: float | None = _flag(None, "of the expected reward beside the losses (1)")
+    num_generations: int | None = _flag(None, "answers that are sampled to each question (8)")
+    max_completion_length: int | None = _flag(None, "longest of them, in tokens (128)")
+    temperature: float | None = _flag(None, "at which words and times are drawn (1)")
+    num_iterations: int | None = _flag(None, "steps on the same sampled answers (1)")
+    clip_epsilon: float | None = _flag(
+        None, "how far a probability may leave that of the draw, for --num_iterations (0.2)"
+    )
+    kl_weight: float | None = _flag(None, "of the distance to the start model; needs LoRA (0)")
+    scale_rewards: bool | None = _flag(
+        None, "divide rewards by their standard deviation within a question (False)"
+    )
 
 
 INHERITED = {
@@ -288,6 +299,12 @@ LIMITS = {
     "cpu_threads": _COUNT,
     "objective": Limits(str, one_of=objectives.NAMES),
     "reward_weight": _POSITIVE,
+    "num_generations": Limits(int, at_least=2),
+    "max_completion_length": _COUNT,
+    "temperature": _POSITIVE,
+    "num_iterations": _COUNT,
+    "clip_epsilon": Limits(above=0, below=1),
+    "kl_weight": _NOT_NEGATIVE,
     "eval_limit": _COUNT,
     "eval_max_new_tokens": _COUNT,
     "per_device_train_batch_size": _COUNT,

@@ -29,7 +29,6 @@ from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.objectives.base import Objective
 from distime.train.objectives.supervised import Supervised
-from distime.train.rewards import RewardError
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class DisTimeTrainer(Trainer):
             batches = self.objective.prepare(
                 batches, self.state.global_step, self.compute_loss_context_manager
             )
-        except RewardError as error:
+        except DisTimeError as error:
             counts["num_failures"], failure = 1, error
         for batch in batches if failure is None else ():
             for problem in batch["problems"]:

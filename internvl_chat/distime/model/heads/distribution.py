@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor, nn
 
 from distime.model.heads.base import TimeHead
@@ -12,7 +11,7 @@ from distime.model.losses import (
     mean_per_sample,
     sum_per_sample,
 )
-from distime.model.time_modules import TimeDecoder, expected_time
+from distime.model.time_modules import TimeDecoder, draw_times, expected_time, time_log_prob
 
 
 class DistributionHead(TimeHead):
@@ -45,15 +44,11 @@ class DistributionHead(TimeHead):
 
     def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw one bin for each boundary."""
-        reg_max = logits.shape[-1] - 1
-        probabilities = logits.detach().softmax(-1).flatten(0, -2)
-        bins = torch.multinomial(probabilities, 1, generator=generator)
-        return bins.view(logits.shape[:-1]).to(logits.dtype) / reg_max
+        return draw_times(logits, generator)
 
     def log_prob(self, logits: Tensor, intervals: Tensor) -> Tensor:
         """Of the bins that are nearest to the boundaries, start and end together."""
-        bins = (intervals * (logits.shape[-1] - 1)).round().long().unsqueeze(-1)
-        return logits.log_softmax(-1).gather(-1, bins).squeeze(-1).sum(-1)
+        return time_log_prob(logits, intervals)
 
     def loss(
         self, logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int

@@ -10,10 +10,12 @@ from typing import Any
 
 from distime.annotate.records import (
     AnnotationFolder,
+    Described,
     Dropped,
     Located,
     RecordFile,
     Selected,
+    SelectedEvent,
 )
 from distime.annotate.verdicts import Verdict, VerdictError, VerdictLog
 from distime.errors import DisTimeError
@@ -21,6 +23,7 @@ from distime.files import read_json
 from distime.processing.video import looks_like_video, open_video
 
 WORST, FOLDER = "worst", "folder"
+_SCORES = ("score", "agreement", "confidence", "similarity", "locator")
 
 
 class ReviewError(DisTimeError):
@@ -30,7 +33,8 @@ class ReviewError(DisTimeError):
 class Worklist:
     """An annotation as its reviewers see it.
 
-    Kept in memory are a few numbers for each video and the line numbers of dropped events.
+    Kept in memory are the names of the videos, a few numbers for each, and the line numbers of
+    dropped events.
 
     Args:
         folder: of the annotation.
@@ -48,27 +52,27 @@ class Worklist:
             raise ReviewError(f"{self.root}: no such folder of videos; name it with --videos")
         self.log = VerdictLog(folder)
         self.log.verdicts()  # what cannot be read is said now
+        self._described = RecordFile(self.places.events, Described)
         self._selected = RecordFile(self.places.selected, Selected)
-        dropped = self.places.dropped
-        self._dropped = RecordFile(dropped, Dropped) if dropped.exists() else None
+        self._dropped = RecordFile(self.places.dropped, Dropped)
         self._lost: dict[str, list[int]] = {}
-        for number, one in enumerate(self._dropped or ()):
+        for number, one in enumerate(self._dropped):
             self._lost.setdefault(one.video, []).append(number)
         self._locations = {
-            path.stem: RecordFile(path, Located)
-            for path in sorted((self.places.root / "locations").glob("*.jsonl"))
+            path.name.removesuffix(".jsonl"): RecordFile(path, Located)
+            for path in sorted(self.places.locations("x").parent.glob("*.jsonl"))
         }
+        self._names = [one.video for one in self._described]
+        self._counts = [len(one.events) for one in self._described]
         self._ids: dict[int, set[str]] = {}  # of videos that somebody has decided about
-        self._names: list[str] = []
-        self._counts: list[int] = []
-        self._agreement: list[float] = []
-        for one in self._selected:
-            known = [e.agreement for e in one.events if e.agreement is not None]
-            self._names.append(one.video)
-            self._counts.append(len(one.events) + len(self._lost.get(one.video, ())))
-            self._agreement.append(min(known, default=math.inf))
+        agreement = {
+            one.video: min(known)
+            for one in self._selected
+            if (known := [e.agreement for e in one.events if e.agreement is not None])
+        }
+        self._agreement = [agreement.get(name, math.inf) for name in self._names]
         if not any(self._counts):
-            raise ReviewError(f"{self.places.selected}: no event to review")
+            raise ReviewError(f"{self.places.events}: no event to review")
 
     # ------------------------------------------------------------------------------- asked for
 
@@ -106,21 +110,21 @@ class Worklist:
 
         `origin` is when its first frame is shown, in seconds on the clock of players.
         """
-        selected = self._at(number)
-        verdicts = self.log.verdicts().get(selected.video, {})
+        described = self._at(number)
+        video, duration = described.video, described.duration
+        verdicts = self.log.verdicts().get(video, {})
         known = {
             name: found.locations
             for name, file in self._locations.items()
-            if (found := file.of_video(selected.video)) is not None
+            if (found := file.of_video(video)) is not None
         }
         events = []
-        for one, reason in self._events(selected):
+        for one in self._events(video):
             windows = {n: found[one.id] for n, found in known.items() if one.id in found}
-            candidates = {n: [window.start, window.end] for n, window in windows.items()}
-            event = {"id": one.id, "text": one.text, "reason": reason, "candidates": candidates}
-            scores = ("score", "agreement", "confidence", "similarity", "locator")
-            event |= {name: getattr(one, name) for name in scores}
-            event["start"], event["end"] = _interval(one, candidates, selected.duration)
+            event = {name: getattr(one, name) for name in ("id", "text", *_SCORES)}
+            event["reason"] = one.reason if isinstance(one, Dropped) else ""
+            event["candidates"] = {n: [window.start, window.end] for n, window in windows.items()}
+            event["start"], event["end"] = _interval(one, duration)
             verdict = verdicts.get(one.id)
             events.append(event | {"verdict": None if verdict is None else verdict.to_dict()})
         try:
@@ -131,8 +135,8 @@ class Worklist:
             origin, trouble = 0.0, str(error)
         return {
             "number": number,
-            "video": selected.video,
-            "duration": selected.duration,
+            "video": video,
+            "duration": duration,
             "origin": origin,
             "trouble": trouble.replace(f"{self.root}/", ""),
             "events": events,
@@ -157,12 +161,12 @@ class Worklist:
             raise ReviewError("seen, start and end are numbers")
         if len(json.dumps(values)) > 20_000:
             raise VerdictError("these words are too long for an event")
-        selected = self._at(request.get("number"))
-        if values["id"] not in {one.id for one, _ in self._events(selected)}:
-            raise ReviewError(f"{selected.video} has no event {values['id']}")
+        video = self._at(request.get("number"))
+        if values["id"] not in {event.id for event in video.events}:
+            raise ReviewError(f"{video.video} has no event {values['id']}")
         values["text"] = " ".join(values["text"].split())
-        values |= {"start": round(times[0], 3), "end": min(round(times[1], 3), selected.duration)}
-        verdict = Verdict(video=selected.video, duration=selected.duration, **values)
+        values |= {"start": round(times[0], 3), "end": min(round(times[1], 3), video.duration)}
+        verdict = Verdict(video=video.video, duration=video.duration, **values)
         return self.log.add(verdict, seen)
 
     def path(self, number: int) -> Path:
@@ -183,34 +187,33 @@ class Worklist:
 
     # --------------------------------------------------------------------------------- records
 
-    def _at(self, number: Any) -> Selected:
-        if type(number) is not int or not 0 <= number < len(self._selected):
+    def _at(self, number: Any) -> Described:
+        if type(number) is not int or not 0 <= number < len(self._described):
             raise ReviewError(f"there is no video {number}")
-        return self._selected[number]
+        return self._described[number]
 
     def _decided(self, number: int, verdicts: Mapping[str, Verdict]) -> int:
         """How many events of a video are decided; decisions about earlier events do not count."""
         if not verdicts:
             return 0
         if number not in self._ids:
-            self._ids[number] = {event.id for event, _ in self._events(self._selected[number])}
+            self._ids[number] = {event.id for event in self._described[number].events}
         return len(self._ids[number] & verdicts.keys())
 
-    def _events(self, selected: Selected) -> Iterator[tuple[Any, str]]:
-        """Yield the events of a video, each with why it was dropped."""
-        yield from ((event, "") for event in selected.events)
-        for number in self._lost.get(selected.video, ()):
-            yield self._dropped[number], self._dropped[number].reason
+    def _events(self, video: str) -> Iterator[SelectedEvent | Dropped]:
+        """Yield the events of a video, those that were kept first."""
+        selected = self._selected.of_video(video)
+        yield from selected.events if selected else ()
+        for number in self._lost.get(video, ()):
+            yield self._dropped[number]
 
 
-def _interval(event: Any, candidates: dict[str, list[float]], duration: float) -> list[float]:
-    """When an event is, as far as is known: a dropped one has what its locators said."""
-    if hasattr(event, "start"):
-        return [event.start, event.end]
-    if isinstance(event.locator, str) and event.locator in event.candidates:
-        best = event.candidates[event.locator]
-        return [best.start, best.end]
-    return next(iter(candidates.values()), [0.0, duration])
+def _interval(event: SelectedEvent | Dropped, duration: float) -> tuple[float, float]:
+    """When an event is; a dropped one has its best candidate, or where none is the whole video."""
+    if isinstance(event, SelectedEvent):
+        return event.start, event.end
+    best = event.candidates.get(event.locator or "")
+    return (best.start, best.end) if best else (0.0, duration)
 
 
 def _finite(value: float) -> float | None:

@@ -79,7 +79,8 @@ class Objective:
 
     def collator(self, processor: DisTimeProcessor) -> Any:
         """Return what makes a micro-batch of rows."""
-        return Collator(processor.token_ids.pad, processor.positions)
+        ids = processor.token_ids
+        return Collator(ids.pad, processor.positions, ids)
 
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Any) -> list[Batch]:
         """Make the micro-batches of a step ready, before their samples are counted.
@@ -90,7 +91,7 @@ class Objective:
             autocast: gives contexts in which the model runs as in training.
 
         Raises:
-            RewardError: a reward cannot be had; the run stops on every process.
+            DisTimeError: a reward cannot be had, say; the run stops on every process.
         """
         return list(batches)
 
@@ -121,6 +122,20 @@ class Objective:
             several = value if isinstance(value, Sequence) else [value]
             self.sums[name][0] += sum(several)
             self.sums[name][1] += len(several)
+
+
+def refuse_without_distribution(arguments: ModelArguments, training: TrainArguments) -> None:
+    """Refuse a time head from which no times can be drawn.
+
+    Raises:
+        ArgumentError: names the head.
+    """
+    if not arguments.head.has_distribution:
+        raise ArgumentError(
+            f"--objective {training.objective} needs distributions, which the time head "
+            f"{arguments.head_name} does not have: leave --objective out, or train with "
+            "--time_head distribution"
+        )
 
 
 def samples_of(batch: Batch) -> Tensor:

@@ -21,7 +21,12 @@ from distime.model.losses import mean_per_sample
 from distime.model.modeling import DisTimeOutput
 from distime.train.chosen_rewards import ChosenReward, Scene, read_rewards
 from distime.train.flags import ArgumentError
-from distime.train.objectives.base import Batch, Objective, supervised_times
+from distime.train.objectives.base import (
+    Batch,
+    Objective,
+    refuse_without_distribution,
+    supervised_times,
+)
 from distime.train.rewards import RewardError
 
 if TYPE_CHECKING:
@@ -95,7 +100,7 @@ class ExpectedReward(Objective):
         if wordy := next((one.name for one in self.rewards if one.needs_words), None):
             raise ArgumentError(
                 f"--rewards {wordy} looks at words, and --objective expected_reward has times "
-                "alone: choose rewards of intervals"
+                "alone: choose rewards of intervals, or --objective grpo"
             )
         self.grid = functools.lru_cache(_KEPT)(reward_grid)
 
@@ -103,12 +108,7 @@ class ExpectedReward(Objective):
         self, arguments: ModelArguments, data: DataArguments, training: TrainArguments
     ) -> None:
         """Refuse a time head without distributions; see `Objective.check`."""
-        if not arguments.head.has_distribution:
-            raise ArgumentError(
-                "--objective expected_reward needs distributions, which the time head "
-                f"{arguments.head_name} does not have: leave --objective out, or train with "
-                "--time_head distribution"
-            )
+        refuse_without_distribution(arguments, training)
 
     def attach(self, model: torch.nn.Module, processor: DisTimeProcessor) -> None:
         """Note which tokens are times, and over how many bins they are distributed."""
