@@ -80,6 +80,10 @@ class DisTimeTrainer(Trainer):
             objective = Supervised(self.args)
             objective.attach(self.model, exporter.processor)
         self.objective = objective
+        # A loss that is not finite stops the run; to look at each by itself waits for the device.
+        self.args.logging_nan_inf_filter = False
+        # Batches in pinned memory are copied while the device works.
+        self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
         # Set by the trainer, it would be saved with the model; `compute_loss` says it instead.
         vars(self.model.config).pop("use_cache", None)
         self._is_saving = False
@@ -88,9 +92,10 @@ class DisTimeTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.totals: Counter[str] = Counter()
         self._since_log: Counter[str] = Counter()
-        self._loss_sums: dict[str, Tensor] = {}
+        self._loss_sums: Tensor | None = None
         self._unchecked: list[tuple[Any, list[str]]] = []
         self._places_of_step: list[str] = []
+        self._counts_of_step: Tensor | None = None
         self._last_log = time.perf_counter()
         self._seconds_waited = 0.0
         self._warned: Counter[str] = Counter()
@@ -103,7 +108,7 @@ class DisTimeTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], Tensor]:
+    ) -> tuple[list[dict[str, Any]], int | Tensor]:
         """Fetch the micro-batches of a step and count its samples over all ranks.
 
         Raises:
@@ -126,7 +131,7 @@ class DisTimeTrainer(Trainer):
                 logger.warning("%s", problem)
             for warning in batch["warnings"]:
                 self._warn(warning)
-            padding = _padding(batch)
+            padding = batch["num_padding"]
             counts.update(
                 num_samples=batch["num_samples"],
                 num_problems=len(batch["problems"]),
@@ -137,13 +142,33 @@ class DisTimeTrainer(Trainer):
                 num_tokens=batch["input_ids"].numel() - padding,
                 num_padding=padding,
             )
-        local = torch.tensor(list(counts.values()), device=device)
-        summed = self.accelerator.reduce(local, reduction="sum").tolist()
-        counts = dict(zip(counts, summed, strict=True))
-        if counts.pop("num_failures"):
+        summed = torch.tensor([counts[name] for name in (*_COUNTED, "num_failures")])
+        if self.accelerator.num_processes > 1:
+            summed = self.accelerator.reduce(summed.to(device), reduction="sum")
+        self._counts_of_step = summed
+        if type(self.objective).prepare is not Objective.prepare:  # which may have failed
+            self._read_counts(failure)
+        num_samples = summed[_COUNTED.index("num_samples")]
+        return batches, num_samples if summed.device.type != "cpu" else int(num_samples)
+
+    def _read_counts(self, failure: RewardError | None = None) -> None:
+        """Read the counts of the step over all ranks; once, since it waits for the device.
+
+        Args:
+            failure: of this rank.
+
+        Raises:
+            TrainingError: a reward cannot be had on some rank, or too many samples are broken.
+        """
+        if self._counts_of_step is None:
+            return
+        *counts, num_failures = self._counts_of_step.tolist()
+        self._counts_of_step = None
+        if num_failures:
             # All processes learn of it and stop together: one alone would leave the others waiting.
             messages = gather_object([] if failure is None else [str(failure)])
             raise TrainingError(f"step {self.state.global_step}: {messages[0]}") from failure
+        counts = dict(zip(_COUNTED, counts, strict=True))
         self.totals.update(counts)
         self._since_log.update(counts | {"num_steps": 1})
         if self.totals["num_problems"] > self.max_bad_samples:
@@ -152,7 +177,6 @@ class DisTimeTrainer(Trainer):
                 f"{self.max_bad_samples}; each is named above. Mend them (`distime check` lists "
                 "all) or raise the limit"
             )
-        return batches, torch.tensor(counts["num_samples"], device=device)
 
     def _warn(self, warning: str) -> None:
         kind = kind_of(warning)
@@ -267,8 +291,7 @@ class DisTimeTrainer(Trainer):
         self._unchecked.append((parts, places))
         if self.accelerator.sync_gradients:
             self._check_losses()  # before the last backward pass of the step, so nothing is updated
-        for name, value in zip(names, parts, strict=True):
-            self._loss_sums[name] = self._loss_sums.get(name, 0) + value
+        self._loss_sums = parts if self._loss_sums is None else self._loss_sums + parts
         return (loss, outputs) if return_outputs else loss
 
     def _check_losses(self) -> None:
@@ -292,6 +315,7 @@ class DisTimeTrainer(Trainer):
                 f"{'; '.join(gather_object(messages))}. Look at them, or lower --learning_rate"
             )
         self._unchecked = []
+        self._read_counts()  # the device has just been waited for
 
     def _get_grad_norm(
         self, model: torch.nn.Module, grad_norm: Tensor | float | None = None
@@ -349,8 +373,9 @@ class DisTimeTrainer(Trainer):
         """Add the losses, what the objective notes, throughput and padding to what is logged."""
         steps = self._since_log["num_steps"]  # a run that was resumed did not make them all
         if "loss" in logs and steps:
-            for name, total in self._loss_sums.items():
-                logs[name] = self.accelerator.reduce(total, reduction="mean").item() / steps
+            sums = self.accelerator.reduce(self._loss_sums, reduction="mean").tolist()
+            names = self.objective.losses
+            logs |= {name: total / steps for name, total in zip(names, sums, strict=True)}
             logs |= self._noted()
             seconds, counts = time.perf_counter() - self._last_log, self._since_log
             logs["samples_per_second"] = counts["num_samples"] / seconds
@@ -361,7 +386,7 @@ class DisTimeTrainer(Trainer):
             logs["memory_gib"] = peak_memory_gib()
             logs |= {name: counts[count] for count, name in _LOST.items() if counts[count]}
             self._last_log = time.perf_counter()
-            self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
+            self._loss_sums, self._since_log, self._seconds_waited = None, Counter(), 0.0
         super().log(logs, *args, **kwargs)
 
     def _noted(self) -> dict[str, float]:
@@ -452,9 +477,3 @@ def peak_memory_gib() -> float:
         return torch.cuda.max_memory_allocated() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
-
-
-def _padding(batch: dict[str, Any]) -> int:
-    if "group_ids" in batch:
-        return int((batch["group_ids"] < 0).sum())
-    return int((batch["attention_mask"] == 0).sum())

@@ -85,6 +85,8 @@ class Objective:
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Any) -> list[Batch]:
         """Make the micro-batches of a step ready, before their samples are counted.
 
+        Whatever changes the rows of a batch leaves out its `token_index` and `row_bounds`.
+
         Args:
             batches: of this process, on its device.
             step: number of optimizer steps made before.
@@ -110,8 +112,13 @@ class Objective:
 
     @staticmethod
     def run(model: torch.nn.Module, batch: Batch, divisor: Tensor | None) -> DisTimeOutput:
-        """Run the model on a micro-batch."""
+        """Run the model on a micro-batch, which says itself where its special tokens lie."""
         arguments = {name: value for name, value in batch.items() if name not in FOR_TRAINER}
+        if "token_index" in batch:
+            arguments |= {"token_index": batch["token_index"]} | batch.get("row_bounds", {})
+            # The collator pads on the right, where no token looks. A mask would be searched for
+            # zeros, which waits for the device, and keep SDPA from its causal kernel.
+            arguments.pop("attention_mask", None)
         if divisor is not None:
             arguments["loss_divisor"] = divisor
         return model(**arguments, use_cache=False)

@@ -1,0 +1,104 @@
+"""A training step asks the device for no number but those that are listed here.
+
+On a GPU each such question waits until all that was asked of it before is done, and leaves it idle
+until the next is asked. Here every operation that asks is counted, without a GPU, in a step of the
+real trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distime.train import finetune
+from distime.train.trainer import DisTimeTrainer
+
+aten = torch.ops.aten
+ASKING = {
+    aten._local_scalar_dense,  # item, int, float, bool, if
+    aten.nonzero,
+    aten.masked_select,
+    aten.equal,
+    aten.is_nonzero,
+    aten.unique_consecutive,
+    aten._unique2,
+}
+"""Operations whose outcome, or its size, the CPU must know before it goes on."""
+
+
+class Questions(TorchDispatchMode):
+    """Counts them by the place in this package or in transformers that asks."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def note(self, kind: str) -> None:
+        frames = traceback.extract_stack()
+        ours = [f for f in frames if "/distime/" in f.filename or "/transformers/" in f.filename]
+        place = f"{Path(ours[-1].filename).name} {ours[-1].name}" if ours else "elsewhere"
+        self.counts[f"{place} {kind}"] += 1
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        packet = func.overloadpacket
+        if packet in ASKING:
+            self.note(packet.__name__)
+        elif packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
+            if any(one is not None and one.dtype == torch.bool for one in args[1]):
+                self.note(packet.__name__)
+        elif packet is aten.repeat_interleave and kwargs.get("output_size") is None:
+            self.note(packet.__name__)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def counted(monkeypatch):
+    """Count within `training_step`, and from there to the end of the optimizer's step."""
+    questions = Questions()
+    step, tolist = DisTimeTrainer.training_step, torch.Tensor.tolist
+
+    def watched_step(self, *args, **kwargs):
+        with questions:
+            return step(self, *args, **kwargs)
+
+    def watched_tolist(tensor):  # reads a tensor of the CPU without an operation
+        if questions.counts is not None and torch._C._len_torch_dispatch_stack():
+            questions.note("tolist")
+        return tolist(tensor)
+
+    monkeypatch.setattr(DisTimeTrainer, "training_step", watched_step)
+    monkeypatch.setattr(torch.Tensor, "tolist", watched_tolist)
+    yield questions
+
+
+def train(workspace, out, *flags):
+    arguments = {
+        "--model_name_or_path": workspace / "tiny", "--meta_path": workspace / "meta.json",
+        "--output_dir": out, "--use_cpu": True, "--report_to": "none", "--save_strategy": "no",
+        "--min_num_frame": 4, "--max_num_frame": 4, "--learning_rate": 1e-3, "--max_steps": 2,
+        "--logging_steps": 1, "--disable_tqdm": True, "--dataloader_num_workers": 0,
+        "--gradient_accumulation_steps": 2,
+    }  # fmt: skip
+    argv = [str(word) for pair in arguments.items() for word in pair] + [str(f) for f in flags]
+    assert finetune.main(argv) == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--per_device_train_batch_size", 3),
+        ("--per_device_train_batch_size", 2, "--packing", True, "--share_video_prefix", True),
+    ],
+)
+def test_a_step_asks_for_no_more_than_its_losses(workspace, tmp_path, monkeypatch, flags):
+    with counted(monkeypatch) as questions:
+        train(workspace, tmp_path / "out", *flags)
+    assert dict(questions.counts) == {}
