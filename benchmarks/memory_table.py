@@ -22,12 +22,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import AttentionInterface, LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from distime import DisTimeConfig, DisTimeForConditionalGeneration
 from distime.train.arguments import ModelArguments
 from distime.train.lora import select_trainable
+from distime.train.memory import activations
 
 # InternVL2.5's tokenizers and the two tokens of DisTime.
 LANGUAGE_MODELS: dict[str, PreTrainedConfig] = {
@@ -79,57 +79,18 @@ def make_model(size: str, embeddings: str) -> DisTimeForConditionalGeneration:
     return model.train()
 
 
-class _FlashAttention(torch.autograd.Function):
-    """Keeps for a backward pass, which is never run, what flash attention keeps."""
-
-    @staticmethod
-    def forward(ctx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, output)
-        return output
-
-
-def _attention(module, query, key, value, *_, **__) -> tuple[Tensor, None]:
-    return _FlashAttention.apply(query, key, value).transpose(1, 2), None
-
-
-def activation_bytes(model: DisTimeForConditionalGeneration, tokens: int) -> int:
-    """Bytes kept for the backward pass of a row when every layer is recomputed."""
-    AttentionInterface.register("shapes_of_flash", _attention)
-    language_model = model.model.language_model
-    language_model.config._attn_implementation = "shapes_of_flash"
-    width = model.config.get_text_config().hidden_size
-    hidden = torch.empty(1, tokens, width, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    positions = torch.empty(1, tokens, dtype=torch.long, device="meta")
-    angles = language_model.rotary_emb(hidden, positions)
-    owned = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in owned:
-            kept[storage._cdata] = storage.nbytes()
-        alive.append(tensor)  # so that no address is used twice
-        return tensor
-
-    alive: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        language_model.layers[0](hidden, position_ids=positions, position_embeddings=angles)
-    return sum(kept.values()) + len(language_model.layers) * hidden.nbytes
-
-
 def rows(size: str, choices: Sequence[str], gpus: int, tokens: int) -> Iterator[tuple[str, ...]]:
     """One row of the table for every choice of embeddings and ZeRO stage."""
     for embeddings in choices:
         model = make_model(size, embeddings)
         total = model.num_parameters()
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        activations = activation_bytes(model, tokens)
+        recomputed = activations(model, tokens).recomputed
         for stage in (1, 2, 3):
             weights = 2 * total / (gpus if stage == 3 else 1)
             gradients = 2 * trained / (gpus if stage >= 2 else 1)
             optimizer = 12 * trained / gpus
-            parts = (weights, gradients, optimizer, activations)
+            parts = (weights, gradients, optimizer, recomputed)
             cells = [f"{part / 2**30:.2f}" for part in (*parts, sum(parts))]
             yield (size, embeddings, f"{trained / 1e6:,.1f} M", str(stage), *cells)
 

@@ -7,7 +7,6 @@ real trainer.
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections import Counter
 from contextlib import contextmanager

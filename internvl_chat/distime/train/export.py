@@ -206,8 +206,8 @@ class Exporter:
 
 
 def _dtype_of(state: Mapping[str, Tensor]) -> str:
-    """Return the name of the precision of a model's weights, such as "float32"."""
-    dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    """Return the name of the widest precision of a model's weights, such as "float32"."""
+    dtype = weights.widest(t.dtype for t in state.values() if t.is_floating_point())
     return str(dtype).removeprefix("torch.")
 
 

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import set_seed
 
 from distime.backbones import DisTimeForConditionalGeneration
-from distime.data.dataset import TrainingData
+from distime.data.dataset import DataSettings, TrainingData
 from distime.data.lengths import KeptLengths
 from distime.data.plan import PlannedRows, PlanSettings, make_plan, repeat_steps
 from distime.errors import DisTimeError
@@ -60,14 +60,19 @@ logger = logging.getLogger(__name__)
 
 
 def load_model(
-    arguments: ModelArguments, training: TrainArguments
+    arguments: ModelArguments, training: TrainArguments, tokens: int = DataSettings.max_seq_length
 ) -> DisTimeForConditionalGeneration:
     """Load the start checkpoint with the flags' changes, and choose what is trained.
+
+    Args:
+        arguments: what it is and what is trained.
+        training: how.
+        tokens: most of one row.
 
     Raises:
         ArgumentError: a flag contradicts trained time modules.
     """
-    # DeepSpeed keeps float32 masters itself; elsewhere autocast does, over float32 weights.
+    # DeepSpeed keeps float32 masters itself; elsewhere the trained weights are their own.
     half = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
     with whole_model(training):
         model = DisTimeForConditionalGeneration.from_pretrained(
@@ -77,6 +82,9 @@ def load_model(
             config_overrides=arguments.config_overrides,
         )
         select_trainable(model, arguments)
+    if training.bf16 and not training.deepspeed and not training.fsdp:
+        speed.narrow_frozen(model, exact=arguments.export_dtype == "float32")
+    speed.advise(model, training, tokens)
     speed.apply(model, training)
     return model
 
@@ -167,7 +175,7 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         overrides["time_head"] = arguments.time_head
     processor.settings = replace(processor.settings, **overrides)
     processor.adjust(**data_arguments.frame_settings(processor.settings))
-    model = load_model(arguments, training)
+    model = load_model(arguments, training, data_arguments.max_seq_length)
     if data_arguments.image_size is not None:
         processor.fit(model.config)
     processor.check_model(model.config)

@@ -182,6 +182,11 @@ class RunFlags:
         "parts that --gradient_checkpointing recomputes: vision, language, or both with a comma; "
         "both unless given",
     )
+    recompute_if_needed: bool = _flag(
+        False,
+        "leave out --gradient_checkpointing where the activations, computed beforehand, fit into "
+        "the memory of the GPU",
+    )
     eval_path: str = _flag("", "held-out grounding questions: a meta file or a jsonl file")
     eval_limit: int | None = _flag(None, "evaluate on the first that many of them")
     eval_max_new_tokens: int = _flag(64, "longest answer in evaluation, in tokens")

@@ -12,6 +12,7 @@ from transformers.utils import is_flash_attn_2_available, is_liger_kernel_availa
 
 from distime.backbones import DisTimeForConditionalGeneration
 from distime.processing.processor import DisTimeProcessor
+from distime.train import memory
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 ATTENTION = ("sdpa", "flash_attention_2", "flex_attention", "eager")
 PARTS = ("vision", "language")
+_USABLE = 0.8
+"""Of the memory of a GPU; the rest is for buffers of communication and fragments."""
 
 
 def check(arguments: ModelArguments, data: DataArguments, training: TrainArguments) -> None:
@@ -133,6 +136,58 @@ def _parts(training: TrainArguments) -> list[str]:
             f"{', '.join(PARTS)}; give one, or both with a comma"
         )
     return parts
+
+
+def narrow_frozen(model: DisTimeForConditionalGeneration, exact: bool) -> None:
+    """Give the weights that are not trained bfloat16, in place, as DeepSpeed does.
+
+    Autocast would round them anyway, anew in every pass. What is trained stays float32.
+
+    Args:
+        model: in float32.
+        exact: leave those in float32 that would lose something: the result is to have it.
+    """
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.dtype == torch.float32:
+            narrow = parameter.data.to(torch.bfloat16)
+            if not exact or torch.equal(narrow.float(), parameter.data):
+                parameter.data = narrow
+
+
+def advise(model: DisTimeForConditionalGeneration, training: TrainArguments, tokens: int) -> None:
+    """Log whether recomputing activations is needed here; with --recompute_if_needed, decide it.
+
+    Args:
+        model: with what is trained chosen.
+        training: its --gradient_checkpointing is switched off where that is decided.
+        tokens: most of one row.
+    """
+    if not torch.cuda.is_available() or training.use_cpu or not _frozen_vision(model):
+        return  # what a trained vision tower keeps is not computed
+    room = torch.cuda.get_device_properties(training.device).total_memory
+    tokens *= training.per_device_train_batch_size
+    found = memory.activations(model, tokens)
+    needed, least = (memory.needed_bytes(model, b) for b in (found.kept, found.recomputed))
+    recomputes, fits = bool(_parts(training)), needed <= _USABLE * room
+    if recomputes and fits and training.recompute_if_needed:
+        training.gradient_checkpointing = training.activation_checkpointing = False
+        advice = "activations are kept (--recompute_if_needed): a step is shorter by up to a third"
+    elif recomputes and fits:
+        advice = "without --gradient_checkpointing a step is shorter by up to a third"
+    elif recomputes:
+        advice = "so they are recomputed (--gradient_checkpointing)"
+    else:
+        advice = "as it is" if fits else "add --gradient_checkpointing True"
+    logger.info(
+        "computed for %d tokens: %.1f GiB with all activations kept, %.1f with them recomputed, of "
+        "%.1f GiB here: %s",
+        tokens, needed / 2**30, least / 2**30, room / 2**30, advice,
+    )  # fmt: skip
+
+
+def _frozen_vision(model: DisTimeForConditionalGeneration) -> bool:
+    vision = model.get_submodule(model.parts.vision_module)
+    return not any(parameter.requires_grad for parameter in vision.parameters())
 
 
 def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> None:

@@ -151,7 +151,7 @@ class DisTimeTrainer(Trainer):
         num_samples = summed[_COUNTED.index("num_samples")]
         return batches, num_samples if summed.device.type != "cpu" else int(num_samples)
 
-    def _read_counts(self, failure: RewardError | None = None) -> None:
+    def _read_counts(self, failure: DisTimeError | None = None) -> None:
         """Read the counts of the step over all ranks; once, since it waits for the device.
 
         Args:
@@ -353,12 +353,13 @@ class DisTimeTrainer(Trainer):
             `eval_miou`, `eval_r1_0.3`, ... in percent.
         """
         began = time.perf_counter()
-        scores = (eval_dataset or self.eval_dataset).score(
-            self.model,
-            rank=self.args.process_index,
-            world_size=self.args.world_size,
-            show_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
-        )
+        with self.compute_loss_context_manager():  # frozen weights may be half beside float32
+            scores = (eval_dataset or self.eval_dataset).score(
+                self.model,
+                rank=self.args.process_index,
+                world_size=self.args.world_size,
+                show_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+            )
         seconds = time.perf_counter() - began
         scores["runtime"] = seconds
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}

@@ -41,7 +41,7 @@ exec sh "$HERE/launch.sh" \
   --learning_rate 4e-5 --lr_scheduler_type cosine --warmup_steps 0.03 \
   --weight_decay "$WEIGHT_DECAY" --adam_beta1 0.9 --adam_beta2 0.999 \
   --group_by_length True \
-  --gradient_checkpointing True \
+  --gradient_checkpointing True --recompute_if_needed True \
   --dataloader_num_workers 4 \
   --save_strategy steps --save_steps 200 --save_total_limit 1 \
   --logging_steps 1 --report_to tensorboard \
