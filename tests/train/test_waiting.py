@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,36 +57,60 @@ class Questions(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-@contextmanager
-def counted(monkeypatch):
-    """Count within `training_step`, and from there to the end of the optimizer's step."""
-    questions = Questions()
-    step, tolist = DisTimeTrainer.training_step, torch.Tensor.tolist
+def count(monkeypatch) -> Counter[str]:
+    """Count from when the batches of a step are there to when those of the next are asked for."""
+    questions, is_on = Questions(), []
+    fetch, finish = DisTimeTrainer.get_batch_samples, DisTimeTrainer._finalize_training
+    tolist = torch.Tensor.tolist
 
-    def watched_step(self, *args, **kwargs):
-        with questions:
-            return step(self, *args, **kwargs)
+    def stop():
+        if is_on:
+            is_on.pop().__exit__(None, None, None)
 
-    def watched_tolist(tensor):  # reads a tensor of the CPU without an operation
-        if questions.counts is not None and torch._C._len_torch_dispatch_stack():
+    def watched_fetch(self, *args, **kwargs):
+        stop()
+        batches = fetch(self, *args, **kwargs)
+        is_on.append(questions.__enter__())
+        return batches
+
+    def watched_finish(self, *args, **kwargs):
+        stop()
+        return finish(self, *args, **kwargs)
+
+    def watched_tolist(
+        tensor,
+    ):  # on the CPU it is no operation
+        if is_on:
             questions.note("tolist")
         return tolist(tensor)
 
-    monkeypatch.setattr(DisTimeTrainer, "training_step", watched_step)
+    monkeypatch.setattr(DisTimeTrainer, "get_batch_samples", watched_fetch)
+    monkeypatch.setattr(DisTimeTrainer, "_finalize_training", watched_finish)
     monkeypatch.setattr(torch.Tensor, "tolist", watched_tolist)
-    yield questions
+    return questions.counts
 
 
 def train(workspace, out, *flags):
     arguments = {
         "--model_name_or_path": workspace / "tiny", "--meta_path": workspace / "meta.json",
         "--output_dir": out, "--use_cpu": True, "--report_to": "none", "--save_strategy": "no",
-        "--min_num_frame": 4, "--max_num_frame": 4, "--learning_rate": 1e-3, "--max_steps": 2,
-        "--logging_steps": 1, "--disable_tqdm": True, "--dataloader_num_workers": 0,
-        "--gradient_accumulation_steps": 2,
+        "--min_num_frame": 4, "--max_num_frame": 4, "--learning_rate": 1e-3, "--max_steps": STEPS,
+        "--disable_tqdm": True, "--dataloader_num_workers": 0, "--gradient_accumulation_steps": 2,
     }  # fmt: skip
     argv = [str(word) for pair in arguments.items() for word in pair] + [str(f) for f in flags]
     assert finetune.main(argv) == 0
+
+
+STEPS = 2
+PER_STEP = {
+    "trainer.py _check_losses _local_scalar_dense": 1,  # is any loss not finite?
+    "trainer.py _read_counts tolist": 1,  # what it was trained on; on the CPU for one process
+    "trainer.py _get_grad_norm _local_scalar_dense": 1,  # is the gradient finite?
+}
+PER_LINE_OF_THE_LOG = {
+    "trainer.py log tolist": 1,  # the parts of the loss
+    "trainer.py _maybe_log_save_evaluate _local_scalar_dense": 2,  # loss and norm, to write them
+}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +120,15 @@ def train(workspace, out, *flags):
         ("--per_device_train_batch_size", 2, "--packing", True, "--share_video_prefix", True),
     ],
 )
-def test_a_step_asks_for_no_more_than_its_losses(workspace, tmp_path, monkeypatch, flags):
-    with counted(monkeypatch) as questions:
-        train(workspace, tmp_path / "out", *flags)
-    assert dict(questions.counts) == {}
+def test_a_step_asks_for_no_more_than_is_listed(workspace, tmp_path, monkeypatch, flags):
+    counts = count(monkeypatch)
+    train(workspace, tmp_path / "out", "--logging_steps", STEPS, *flags)
+    expected = {place: STEPS * number for place, number in PER_STEP.items()}
+    assert dict(counts) == expected | PER_LINE_OF_THE_LOG
+
+
+def test_the_counter_counts():
+    with Questions() as questions:
+        tensor = torch.arange(4)
+        tensor[tensor > 2], tensor.max().item(), tensor.nonzero(), bool(tensor.any())
+    assert sorted(questions.counts.values()) == [1, 1, 2]

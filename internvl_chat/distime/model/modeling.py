@@ -30,7 +30,7 @@ from distime.model.packing import (
 )
 from distime.model.seam import Seam
 from distime.model.time_modules import TimeLinear
-from distime.model.token_index import IGNORED_LABEL, TokenIndex
+from distime.model.token_index import TokenIndex
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 
 logger = logging.getLogger(__name__)
@@ -245,7 +245,9 @@ class TimeMixin(TimeGeneration, Seam):
             encoded = self.time_encoder(torch.cat(intervals)).to(tokens.dtype)
             encoded = list(encoded.split([len(one) for one in intervals]))
             if time_targets is not None:
-                encoded[-1] = torch.where(is_known, encoded[-1], tokens[index.events])
+                encoded[-1] = torch.where(
+                    is_known, encoded[-1], tokens.index_select(0, index.events)
+                )
             rows += encoded
         if not rows:
             return embeds
@@ -390,11 +392,8 @@ class TimeMixin(TimeGeneration, Seam):
             kept = slice(-logits_to_keep, None) if is_count else logits_to_keep
             result.logits = self.lm_head(hidden[:, kept])
         if labels is not None:
-            if sample_ids is None:
-                rows = torch.arange(len(labels), device=labels.device)
-                sample_ids = rows.unsqueeze(-1).expand_as(labels)
             losses, logits, result.time_logits = self._losses(
-                hidden, input_ids, labels, time_targets, sample_ids, loss_weight, loss_divisor
+                hidden, index, labels, time_targets, sample_ids, loss_weight, loss_divisor
             )
             result.loss, result.text_loss = losses.total, losses.text
             for name, loss in losses.times.items():
@@ -405,45 +404,50 @@ class TimeMixin(TimeGeneration, Seam):
     def _losses(
         self,
         hidden: Tensor,
-        input_ids: Tensor,
+        index: TokenIndex,
         labels: Tensor,
         time_targets: Tensor | None,
-        sample_ids: Tensor,
+        sample_ids: Tensor | None,
         loss_weight: Tensor | None,
         loss_divisor: Tensor | float | None,
     ) -> tuple[Losses, Tensor, Tensor | None]:
-        is_time = input_ids == self.config.time_token_id
-        supervised = labels != IGNORED_LABEL
-        supervised[:, 0] = False  # nothing predicts the first token of a row
-        is_target = is_time & supervised
+        targets_at = index.events.index_select(0, index.targets)
         if time_targets is None:
-            if is_target.any():
+            if len(index.targets):
                 raise ValueError(
-                    f"{int(is_target.sum())} supervised <TIME_STAMP> tokens have no time_targets"
+                    f"{len(index.targets)} supervised <TIME_STAMP> tokens have no time_targets"
                 )
             time_targets = hidden.new_zeros(0, 2)
-        targets = time_targets[is_target[is_time]].float().clamp(0, 1)
-        num_samples = max(int(sample_ids.max()) + 1, 1)
+        targets = time_targets.index_select(0, index.targets).float().clamp(0, 1)
 
-        before = hidden[:, :-1]  # the state at t predicts the token at t + 1
+        def sample_of(places: Tensor) -> Tensor:
+            if sample_ids is None:  # a row each
+                return places.div(labels.shape[1], rounding_mode="floor")
+            return sample_ids.flatten().index_select(0, places)
+
         weights = {}
         if loss_weight is not None:
             # As published, the weights of unsupervised positions are part of the denominator.
-            owned = sample_ids[:, 1:] >= 0
-            weights["text_weight"] = loss_weight[supervised]
+            everywhere = torch.arange(labels.numel(), device=labels.device).view_as(labels)[:, 1:]
+            owner, weight = sample_of(everywhere.flatten()), loss_weight[:, 1:].flatten()
+            weights["text_weight"] = loss_weight.flatten().index_select(0, index.supervised)
             weights["text_weight_sum"] = sum_per_sample(
-                loss_weight[:, 1:][owned], sample_ids[:, 1:][owned], num_samples
+                torch.where(owner >= 0, weight, 0.0), owner.clamp(min=0), index.num_samples
             )
-        logits = self.lm_head(before[supervised[:, 1:]])
-        time_logits = self.time_decoder and self.time_decoder(before[is_target[:, 1:]])
+        # The state at t predicts the token at t + 1; that is never the first of a row.
+        states = hidden.flatten(0, 1)
+        logits = self.lm_head(states.index_select(0, index.supervised - 1))
+        time_logits = self.time_decoder and self.time_decoder(
+            states.index_select(0, targets_at - 1)
+        )
         losses = self.criterion(
             text_logits=logits,
-            text_labels=labels[supervised],
-            text_sample=sample_ids[supervised],
+            text_labels=labels.flatten().index_select(0, index.supervised),
+            text_sample=sample_of(index.supervised),
             time_logits=time_logits,
             time_targets=targets,
-            time_sample=sample_ids[is_target],
-            num_samples=num_samples,
+            time_sample=sample_of(targets_at),
+            num_samples=index.num_samples,
             divisor=loss_divisor,
             **weights,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 IGNORED_LABEL = -100
@@ -23,7 +22,6 @@ class TokenIndex:
         frames: `(R,)` of `<FRAME_TIME_REF>`; None if nobody looked.
         media: `(N,)` of the tokens that features of pictures replace; likewise.
         supervised: `(S,)` of the tokens with a label; None without labels, as the rest is.
-        samples: `(S,)` the sample whose loss each of them belongs to.
         targets: which of the `events` are supervised, as indices into them.
         num_samples: of the batch.
     """
@@ -32,7 +30,6 @@ class TokenIndex:
     frames: Tensor | None = None
     media: Tensor | None = None
     supervised: Tensor | None = None
-    samples: Tensor | None = None
     targets: Tensor | None = None
     num_samples: int | None = None
 
@@ -64,18 +61,13 @@ class TokenIndex:
             places["media"] = _places(is_media)
         if labels is None:
             return cls(**places)
-        if sample_ids is None:
-            rows = torch.arange(len(labels), device=labels.device)
-            sample_ids = rows.unsqueeze(-1).expand_as(labels)
         is_supervised = labels != IGNORED_LABEL
         is_supervised[:, 0] = False  # nothing predicts the first token of a row
-        supervised = _places(is_supervised)
         return cls(
             **places,
-            supervised=supervised,
-            samples=sample_ids.flatten()[supervised],
+            supervised=_places(is_supervised),
             targets=_places(is_supervised.flatten()[places["events"]]),
-            num_samples=max(int(sample_ids.max()) + 1, 1),
+            num_samples=len(labels) if sample_ids is None else max(int(sample_ids.max()) + 1, 1),
         )
 
 

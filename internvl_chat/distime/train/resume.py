@@ -60,7 +60,8 @@ _BY_KIND = {
         eval_max_new_tokens remove_unused_columns ddp_find_unused_parameters output_dir deepspeed
         gradient_checkpointing recompute_if_needed use_cpu dataloader_num_workers
         dataloader_prefetch_factor save_strategy save_steps save_total_limit eval_steps
-        per_device_eval_batch_size load_best_model_at_end report_to activation_checkpointing activation_checkpointing_kwargs
+        per_device_eval_batch_size load_best_model_at_end report_to activation_checkpointing
+        activation_checkpointing_kwargs
         dataloader_multiprocessing_context dataloader_pin_memory ddp_backend ddp_broadcast_buffers
         ddp_bucket_cap_mb ddp_static_graph ddp_timeout debug disable_tqdm do_eval do_predict
         do_train eval_delay eval_on_start eval_strategy fsdp fsdp_config full_determinism

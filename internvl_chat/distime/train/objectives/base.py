@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from distime.data.collator import FOR_TRAINER, Collator
-from distime.model.modeling import IGNORED_LABEL, DisTimeOutput
+from distime.model.modeling import DisTimeOutput
+from distime.model.token_index import IGNORED_LABEL
 from distime.train import objectives
 from distime.train.flags import ArgumentError, ObjectiveFlags
 

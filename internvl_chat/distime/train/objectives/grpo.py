@@ -23,8 +23,9 @@ from distime.data.collator import bookkeeping
 from distime.data.dataset import SampleGroup
 from distime.engine import Decoding, Engine
 from distime.model.losses import mean_per_sample
-from distime.model.modeling import IGNORED_LABEL, DisTimeOutput
+from distime.model.modeling import DisTimeOutput
 from distime.model.time_modules import time_log_prob
+from distime.model.token_index import IGNORED_LABEL
 from distime.processing.prompt import Encoded
 from distime.train.chosen_rewards import Scene, read_rewards
 from distime.train.flags import ArgumentError
