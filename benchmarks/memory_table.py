@@ -70,7 +70,7 @@ def make_model(size: str, embeddings: str) -> DisTimeForConditionalGeneration:
     """
     with torch.device("meta"), tempfile.TemporaryDirectory() as folder:
         model = DisTimeForConditionalGeneration(make_config(size)).to(torch.bfloat16)
-        (Path(folder) / "config.json").touch()
+        (Path(folder) / "config.json").write_text("{}")
         recipe = ModelArguments(
             folder, freeze_llm=True, freeze_mlp=True, freeze_backbone=True, use_llm_lora=16,
             train_embeddings=embeddings,

@@ -93,7 +93,7 @@ def one_way(way: str, config: Path | None, tokens: int, steps: int) -> dict:
     ).train()
     model.set_attn_implementation(attention)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").touch()
+        (Path(folder) / "config.json").write_text("{}")
         recipe = ModelArguments(
             folder, freeze_llm=True, freeze_mlp=True, freeze_backbone=True, use_llm_lora=16,
             lora_dropout=0.0,  # dropped activations would make the losses of the ways differ
