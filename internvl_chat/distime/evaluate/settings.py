@@ -19,6 +19,7 @@ from distime.benchmarks import add_file, benchmarks, find, of_file
 from distime.benchmarks.base import Benchmark, SettingsError
 from distime.files import read_json
 from distime.model.attention import ATTENTION
+from distime.model.heads import DEFAULT_HEAD, head_class, saved_head
 from distime.model.hub import is_model, why_no_checkpoint
 
 DTYPES = ("bf16", "fp16", "fp32")
@@ -201,6 +202,14 @@ class Settings:
             f"it {why_no_checkpoint(self.checkpoint)} (`hf download NAME --local-dir FOLDER` "
             "fetches one)",
         )
+        if self.dump_distributions:
+            head = saved_head(self.checkpoint) or DEFAULT_HEAD
+            _expect(
+                head_class(head).has_distribution,
+                "dump-distributions",
+                self.dump_distributions,
+                f"the time head {head} of the checkpoint has none; leave it out",
+            )
 
     def _fill_in(self, benchmark: type[Benchmark]) -> None:
         self.annotation = self.annotation or (

@@ -1,0 +1,202 @@
+"""Ways of saying when, on the toy: the paper's ablation of time heads, three seeds each.
+
+    python benchmarks/time_heads.py                          all of it, into ./time_heads
+    python benchmarks/time_heads.py --seeds 0 --steps 40     a quicker look
+
+Every time head of `distime.model.heads`, and those with tokens also without re-encoding predicted
+times, are trained from one start on the same lessons in the same order, and asked about the same
+held-out videos: one event a question, and all events of a video in one answer. The world is that
+of the quickstart with squares alone, so that colours tell events apart and little training will
+do. Finished parts are kept, and a table is printed of what there is.
+
+It shows that every head trains and answers. The toy is no evidence about the paper: its videos,
+its words and its model have next to nothing of real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from distime import DisTime
+from distime.files import write_json
+from distime.metrics.intervals import iou
+from distime.model.heads import HEAD_NAMES, head_class
+from distime.model.tokens import TIME_STAMP
+from distime.toy.curriculum import FRAMES, frame_items, grounding_items, relation_items, words
+from distime.toy.stages import Stage, evaluate_stage, synthetic_benchmark, train_stage
+from distime.toy.synthetic import STRIDE, SyntheticVideo, make_video, write_video
+from distime.toy.tiny import write_tiny_checkpoint
+
+LIST = "List all that is visible, and when."
+DIGITS = " ".join(map(str, range(41)))  # seconds of the longest video, and tenths
+LOOK_SHARE, LOOK_BATCH, BATCH = 0.5, 32, 16
+NOTE = "The toy is no evidence about the paper: it shows that every head trains and answers."
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """Name of each way -> its training flags."""
+    found = {}
+    for name in HEAD_NAMES:
+        found[name] = ("--time_head", name)
+        if not head_class(name).in_words:
+            found[f"{name}, not re-encoded"] = (*found[name], "--reencode_times", "False")
+    return found
+
+
+# ------------------------------------------------------------------ videos and lessons
+
+
+def write_squares(folder: Path, count: int, number: int) -> list[SyntheticVideo]:
+    """Write the first videos of a set, their shapes all squares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    specs = []
+    for seed in range(number * STRIDE, number * STRIDE + count):
+        spec = make_video(seed)
+        events = tuple(replace(event, shape="square") for event in spec.events)
+        specs.append(replace(spec, events=events))
+        write_video(specs[-1], folder)
+    return specs
+
+
+def listing(spec: SyntheticVideo) -> dict:
+    """All events of a video in one answer, in their order."""
+    named = [f"{event.color} {event.shape} at {TIME_STAMP}" for event in spec.events]
+    turns = [("human", f"<video>\n{LIST}"), ("gpt", ", ".join(named) + ".")]
+    return {
+        "video": spec.file_name,
+        "tgt": [time for event in spec.events for time in (event.start, event.end)],
+        "conversations": [{"from": speaker, "value": text} for speaker, text in turns],
+    }
+
+
+def write_lessons(
+    specs: Sequence[SyntheticVideo], videos: Path, out: Path, seed: int
+) -> tuple[Path, Path]:
+    """Write what single frames show, and what is visible when; return the meta file of each."""
+    frames = out / "frames"
+    frames.mkdir(parents=True, exist_ok=True)
+    look, relate = [], []
+    for spec in specs:
+        rng = random.Random(f"{seed} {spec.name}")
+        look += frame_items(spec, frames, rng)
+        items = relation_items(spec, rng) + grounding_items(spec) + [listing(spec)]
+        relate += rng.sample(items, len(items))
+    metas = []
+    for name, root, lines in (("look", frames, look), ("relate", videos, relate)):
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_json(
+            meta := out / f"{name}.json",
+            {name: {"root": str(root.resolve()), "annotation": f"{name}.jsonl"}},
+        )
+        metas.append(meta)
+    return metas[0], metas[1]
+
+
+# ------------------------------------------------------------------ one way of one seed
+
+
+def listing_miou(checkpoint: Path, specs: Sequence[SyntheticVideo], videos: Path) -> float:
+    """Mean IoU (percent) of every event with the one of its place in the answer; 0 without one."""
+    model = DisTime.from_pretrained(checkpoint, device="cpu")
+    paths = [videos / spec.file_name for spec in specs]
+    answers = model.chat(paths, LIST, num_frames=FRAMES["relate"], max_new_tokens=64)
+    scores = []
+    for spec, answer in zip(specs, answers, strict=True):
+        found = [(event.start, event.end) for event in answer.events]
+        for place, event in enumerate(spec.events):
+            told = place < len(found)
+            scores.append(float(iou(found[place], (event.start, event.end))) if told else 0.0)
+    return 100 * mean(scores)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def run_seed(out: Path, seed: int, args: argparse.Namespace) -> None:
+    """Train and score every way with one seed."""
+    began = cpu_seconds()
+    train = write_squares(out / "videos" / "train", args.videos, 2 * seed)
+    held_out = write_squares(out / "videos" / "held_out", args.held_out, 2 * seed + 1)
+    annotation, truth = synthetic_benchmark().of_synthetic(held_out, out)
+    look, relate = write_lessons(train, out / "videos" / "train", out / "lessons", seed)
+    start, seeing = out / "start", out / "look"
+    if not (start / "config.json").is_file():
+        # Without a module of time, so that every head can start from it.
+        texts = [*words(), LIST, DIGITS, "at - seconds"]
+        write_tiny_checkpoint(start, texts, seed=seed, time_head="text")
+    if not (seeing / "config.json").is_file():
+        steps = max(1, round(args.steps * LOOK_SHARE))
+        train_stage(start, seeing, look, Stage(steps, LOOK_BATCH, sees=True), 1, seed)
+    if not (out / "shared.json").is_file():
+        write_json(out / "shared.json", {"cpu_seconds": cpu_seconds() - began})
+    frames = FRAMES["relate"]
+    for name, flags in variants().items():
+        folder, began = out / name.replace(", ", "_").replace(" ", "_"), cpu_seconds()
+        if (folder / "scores.json").is_file():
+            continue
+        if not (folder / "model" / "config.json").is_file():
+            stage = Stage(args.steps, BATCH, items=12, schedule="cosine", sees=True)
+            train_stage(seeing, folder / "model", relate, stage, frames, seed, *flags)
+        videos = out / "videos" / "held_out"
+        scores = evaluate_stage(
+            folder / "model", annotation, videos, folder / "results", truth, frames, 24
+        )
+        scores["listing mIoU"] = listing_miou(folder / "model", held_out, videos)
+        scores["cpu_seconds"] = cpu_seconds() - began
+        write_json(folder / "scores.json", scores)
+        print_table(out.parent)
+
+
+# ------------------------------------------------------------------ the table
+
+
+def print_table(out: Path) -> None:
+    """Print what was measured so far: the mean over the seeds, and each seed."""
+    columns = ("mIoU", "R1@0.5", "R1@0.7", "listing mIoU", "cpu_seconds")
+    print(f"\n| time head | seeds | {' | '.join(columns)} |\n|" + " --- |" * (len(columns) + 2))
+    for name in variants():
+        folder = name.replace(", ", "_").replace(" ", "_")
+        files = sorted(out.glob(f"seed*/{folder}/scores.json"))
+        scores = [json.loads(file.read_text()) for file in files]
+        if scores:
+            cells = []
+            for column in columns:
+                values = [one[column] for one in scores]
+                each = f" ({' '.join(f'{value:.1f}' for value in values)})"
+                cells.append(f"{mean(values):.1f}{each if len(values) > 1 else ''}")
+            print(f"| {name} | {len(scores)} | {' | '.join(cells)} |")
+    print(f"\n{NOTE}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("time_heads"), help="folder to work in")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--videos", type=int, default=300, help="for training, of a seed")
+    parser.add_argument("--held-out", type=int, default=60, help="for the scores, of a seed")
+    parser.add_argument("--steps", type=int, default=150, help="of every way; half before, shared")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    args.out.mkdir(parents=True, exist_ok=True)
+    record, sizes = args.out / "sizes.json", [args.videos, args.held_out, args.steps]
+    if record.is_file() and json.loads(record.read_text()) != sizes:
+        parser.error(f"{args.out} holds parts of another size: give another --out")
+    write_json(record, sizes)
+    for seed in args.seeds:
+        run_seed(args.out / f"seed{seed}", seed, args)
+    print_table(args.out)
+
+
+if __name__ == "__main__":
+    main()
