@@ -5,9 +5,10 @@
 
 Every time head of `distime.model.heads`, and those with tokens also without re-encoding predicted
 times, are trained from one start on the same lessons in the same order, and asked about the same
-held-out videos: one event a question, and all events of a video in one answer. The world is that
-of the quickstart with squares alone, so that colours tell events apart and little training will
-do. Finished parts are kept, and a table is printed of what there is.
+held-out videos: one event a question, and all events of a video in one answer. The videos are
+smaller than those of the quickstart: 12 to 24 s, seen in 8 frames, with two or three squares whose
+colours tell them apart, so that little training will do. Finished parts are kept, and a table is
+printed of what there is.
 
 It shows that every head trains and answers. The toy is no evidence about the paper: its videos,
 its words and its model have next to nothing of real ones.
@@ -21,7 +22,6 @@ import os
 import random
 import resource
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -30,14 +30,16 @@ from distime.files import write_json
 from distime.metrics.intervals import iou
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import TIME_STAMP
-from distime.toy.curriculum import FRAMES, frame_items, grounding_items, relation_items, words
+from distime.processing.sampling import train_frame_indices
+from distime.toy.curriculum import frame_items, grounding_items, relations, words
 from distime.toy.stages import Stage, evaluate_stage, synthetic_benchmark, train_stage
-from distime.toy.synthetic import STRIDE, SyntheticVideo, make_video, write_video
+from distime.toy.synthetic import COLORS, STRIDE, Event, SyntheticVideo, write_video
 from distime.toy.tiny import write_tiny_checkpoint
 
+SIZE, FPS, FRAMES = 64, 4, 8
 LIST = "List all that is visible, and when."
-DIGITS = " ".join(map(str, range(41)))  # seconds of the longest video, and tenths
-LOOK_SHARE, LOOK_BATCH, BATCH = 0.5, 32, 16
+DIGITS = " ".join(map(str, range(25)))  # seconds, and tenths
+LOOK_SHARE, LOOK_BATCH, BATCH = 0.4, 32, 16
 NOTE = "The toy is no evidence about the paper: it shows that every head trains and answers."
 
 
@@ -54,15 +56,27 @@ def variants() -> dict[str, tuple[str, ...]]:
 # ------------------------------------------------------------------ videos and lessons
 
 
+def squares(seed: int) -> SyntheticVideo:
+    """Invent a video in which squares come and go, one after the other."""
+    rng = random.Random(seed)
+    duration, count = rng.randint(12 * FPS, 24 * FPS) / FPS, rng.randint(2, 3)
+    colors = rng.sample(sorted(COLORS), count)
+    events = []
+    for number, color in enumerate(colors):  # each in its part of the video
+        part = duration / count
+        length = rng.uniform(3, part - 0.5)
+        start = number * part + rng.uniform(0, part - 0.5 - length)
+        first, last = round(start * FPS), round((start + length) * FPS)
+        events.append(Event(color, "square", first / FPS, last / FPS))
+    return SyntheticVideo(f"squares_{seed:07d}", seed, duration, FPS, SIZE, tuple(events))
+
+
 def write_squares(folder: Path, count: int, number: int) -> list[SyntheticVideo]:
-    """Write the first videos of a set, their shapes all squares."""
+    """Write the first videos of a set."""
     folder.mkdir(parents=True, exist_ok=True)
-    specs = []
-    for seed in range(number * STRIDE, number * STRIDE + count):
-        spec = make_video(seed)
-        events = tuple(replace(event, shape="square") for event in spec.events)
-        specs.append(replace(spec, events=events))
-        write_video(specs[-1], folder)
+    specs = [squares(seed) for seed in range(number * STRIDE, number * STRIDE + count)]
+    for spec in specs:
+        write_video(spec, folder)
     return specs
 
 
@@ -87,7 +101,9 @@ def write_lessons(
     for spec in specs:
         rng = random.Random(f"{seed} {spec.name}")
         look += frame_items(spec, frames, rng)
-        items = relation_items(spec, rng) + grounding_items(spec) + [listing(spec)]
+        shown = train_frame_indices(spec.num_frames, FRAMES)
+        items = relations(spec, shown, spec.events, rng)
+        items += [*grounding_items(spec), listing(spec)]
         relate += rng.sample(items, len(items))
     metas = []
     for name, root, lines in (("look", frames, look), ("relate", videos, relate)):
@@ -107,7 +123,7 @@ def listing_miou(checkpoint: Path, specs: Sequence[SyntheticVideo], videos: Path
     """Mean IoU (percent) of every event with the one of its place in the answer; 0 without one."""
     model = DisTime.from_pretrained(checkpoint, device="cpu")
     paths = [videos / spec.file_name for spec in specs]
-    answers = model.chat(paths, LIST, num_frames=FRAMES["relate"], max_new_tokens=64)
+    answers = model.chat(paths, LIST, num_frames=FRAMES, max_new_tokens=64)
     scores = []
     for spec, answer in zip(specs, answers, strict=True):
         found = [(event.start, event.end) for event in answer.events]
@@ -134,23 +150,22 @@ def run_seed(out: Path, seed: int, args: argparse.Namespace) -> None:
     if not (start / "config.json").is_file():
         # Without a module of time, so that every head can start from it.
         texts = [*words(), LIST, DIGITS, "at - seconds"]
-        write_tiny_checkpoint(start, texts, seed=seed, time_head="text")
+        write_tiny_checkpoint(start, texts, seed=seed, num_frames=FRAMES, time_head="text")
     if not (seeing / "config.json").is_file():
         steps = max(1, round(args.steps * LOOK_SHARE))
         train_stage(start, seeing, look, Stage(steps, LOOK_BATCH, sees=True), 1, seed)
     if not (out / "shared.json").is_file():
         write_json(out / "shared.json", {"cpu_seconds": cpu_seconds() - began})
-    frames = FRAMES["relate"]
     for name, flags in variants().items():
         folder, began = out / name.replace(", ", "_").replace(" ", "_"), cpu_seconds()
         if (folder / "scores.json").is_file():
             continue
         if not (folder / "model" / "config.json").is_file():
             stage = Stage(args.steps, BATCH, items=12, schedule="cosine", sees=True)
-            train_stage(seeing, folder / "model", relate, stage, frames, seed, *flags)
+            train_stage(seeing, folder / "model", relate, stage, FRAMES, seed, *flags)
         videos = out / "videos" / "held_out"
         scores = evaluate_stage(
-            folder / "model", annotation, videos, folder / "results", truth, frames, 24
+            folder / "model", annotation, videos, folder / "results", truth, FRAMES, 24
         )
         scores["listing mIoU"] = listing_miou(folder / "model", held_out, videos)
         scores["cpu_seconds"] = cpu_seconds() - began
@@ -185,7 +200,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--videos", type=int, default=300, help="for training, of a seed")
     parser.add_argument("--held-out", type=int, default=60, help="for the scores, of a seed")
-    parser.add_argument("--steps", type=int, default=150, help="of every way; half before, shared")
+    parser.add_argument("--steps", type=int, default=200, help="of every way")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     args.out.mkdir(parents=True, exist_ok=True)
