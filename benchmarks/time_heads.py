@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import resource
 from collections.abc import Sequence
@@ -26,13 +25,14 @@ from pathlib import Path
 from statistics import mean
 
 from distime import DisTime
+from distime.evaluate import Settings, run
 from distime.files import write_json
 from distime.metrics.intervals import iou
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import TIME_STAMP
 from distime.processing.sampling import train_frame_indices
 from distime.toy.curriculum import frame_items, grounding_items, relations, words
-from distime.toy.stages import Stage, evaluate_stage, synthetic_benchmark, train_stage
+from distime.toy.stages import Stage, synthetic_benchmark, train_stage_here
 from distime.toy.synthetic import COLORS, STRIDE, Event, SyntheticVideo, write_video
 from distime.toy.tiny import write_tiny_checkpoint
 
@@ -153,7 +153,7 @@ def run_seed(out: Path, seed: int, args: argparse.Namespace) -> None:
         write_tiny_checkpoint(start, texts, seed=seed, num_frames=FRAMES, time_head="text")
     if not (seeing / "config.json").is_file():
         steps = max(1, round(args.steps * LOOK_SHARE))
-        train_stage(start, seeing, look, Stage(steps, LOOK_BATCH, sees=True), 1, seed)
+        train_stage_here(start, seeing, look, Stage(steps, LOOK_BATCH, sees=True), 1, seed)
     if not (out / "shared.json").is_file():
         write_json(out / "shared.json", {"cpu_seconds": cpu_seconds() - began})
     for name, flags in variants().items():
@@ -162,11 +162,14 @@ def run_seed(out: Path, seed: int, args: argparse.Namespace) -> None:
             continue
         if not (folder / "model" / "config.json").is_file():
             stage = Stage(args.steps, BATCH, items=12, schedule="cosine", sees=True)
-            train_stage(seeing, folder / "model", relate, stage, FRAMES, seed, *flags)
+            train_stage_here(seeing, folder / "model", relate, stage, FRAMES, seed, *flags)
         videos = out / "videos" / "held_out"
-        scores = evaluate_stage(
-            folder / "model", annotation, videos, folder / "results", truth, FRAMES, 24
-        )
+        settings = Settings(
+            checkpoint=folder / "model", benchmark=synthetic_benchmark().name, device="cpu",
+            annotation=annotation, ground_truth=truth, video_root=videos,
+            out_dir=folder / "results", num_segments=FRAMES, max_new_tokens=24,
+        )  # fmt: skip
+        scores = dict(run(settings).score.metrics)
         scores["listing mIoU"] = listing_miou(folder / "model", held_out, videos)
         scores["cpu_seconds"] = cpu_seconds() - began
         write_json(folder / "scores.json", scores)
@@ -202,7 +205,6 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=60, help="for the scores, of a seed")
     parser.add_argument("--steps", type=int, default=200, help="of every way")
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     args.out.mkdir(parents=True, exist_ok=True)
     record, sizes = args.out / "sizes.json", [args.videos, args.held_out, args.steps]
     if record.is_file() and json.loads(record.read_text()) != sizes:
