@@ -16,15 +16,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distime.cli.benchmark_file import (
+    add_score_options,
+    read_benchmark_file,
+    split_score_options,
+)
 from distime.errors import DisTimeError
 from distime.evaluate.settings import Settings
 
 TYPES = {"int": int, "float": float, "Path": Path, "str": str}
 
 
+before_parsing = read_benchmark_file
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime evaluate``: the fields of `Settings`."""
     for option in Settings.options():
+        if option.name == "score_options":
+            continue  # a flag for each, below
         help_text = option.metadata["help"]
         common: dict[str, Any] = {"help": help_text, "default": argparse.SUPPRESS}
         flag = "--" + option.name.replace("_", "-")
@@ -44,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             choices = option.metadata.get("choices")
             flags = dict.fromkeys((flag, f"--{option.name}"))  # with dashes or underscores
             parser.add_argument(*flags, type=kind or str, choices=choices, **common)
+    add_score_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:
         logging.getLogger().setLevel(logging.WARNING)
-    values = vars(args)
+    values = split_score_options(vars(args))
     if "share_prefix" in values:
         values["share_prefix"] = values["share_prefix"] == "on"
     try:
