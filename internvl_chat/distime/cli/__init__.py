@@ -1,7 +1,8 @@
 """The ``distime`` command: one module per sub-command, imported only when it is called.
 
 A sub-command module has a docstring (its help text), ``add_arguments(parser)`` and
-``run(args) -> int`` (the exit code). It is listed in ``COMMANDS`` and nowhere else.
+``run(args) -> int`` (the exit code). It is listed in ``COMMANDS`` and nowhere else. Its
+``SUBCOMMANDS``, if it has any, are second words of the command with the modules that they are.
 
 Exit codes: 0 all went well; 1 something did not, and a line on stderr says what; 2 wrong usage;
 130 interrupted.
@@ -21,6 +22,7 @@ from distime import __version__
 from distime.errors import DisTimeError
 
 COMMANDS = {
+    "annotate": "make training data from raw videos",
     "caption": "list the events of videos with their times",
     "chat": "ask anything about a video",
     "check": "check training data: files, turns, intervals, lengths in tokens",
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only the chosen command is imported, so that `distime score` never waits for torch.
     command = parser.parse_args(argv[:1]).command
     module = importlib.import_module(f"distime.cli.{command}")
+    if (second := "".join(argv[1:2])) in (deeper := getattr(module, "SUBCOMMANDS", {})):
+        module = importlib.import_module(deeper[second])
+        command, argv = f"{command} {second}", argv[1:]
     parser = command_parser(command, module)
     if getattr(module, "TAKES_OTHER_FLAGS", False):
         args, args.flags = parser.parse_known_args(argv[1:])

@@ -18,7 +18,6 @@ from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE
 from distime.model.packing import attention_mask_of
-from distime.model.time_modules import expected_time
 
 RESERVE = 64
 """Columns that a row is given beyond its tokens, and by which the buffers grow."""
@@ -33,17 +32,20 @@ class Row:
         suffix: ids behind the prefix.
         decoding: how it is decoded.
         generator: of its draws, None where the likeliest token is taken.
+        given: normalised `(n, 2)` of the `<TIME_STAMP>` tokens of the suffix; where None, they keep
+            their own embedding.
         length: tokens whose keys and values are kept.
         position: of the next token.
         ids: generated so far, the last one not yet fed.
         intervals: normalised `(2,)` of each `<TIME_STAMP>` among them.
-        distributions: `(2, reg_max + 1)` of each.
+        distributions: `(2, reg_max + 1)` of each, if the time head has any.
     """
 
     tag: Any
     suffix: Sequence[int]
     decoding: Decoding
     generator: torch.Generator | None = None
+    given: Tensor | None = None
     length: int = 0
     position: int = 0
     ids: list[int] = field(default_factory=list)
@@ -120,6 +122,7 @@ class Batch:
             ids.to(device),
             visible.expand(len(rows), 1, -1, -1),
             (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
+            time_targets=self._given_times(rows),
         )
         ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
         hidden = output.last_hidden_state[torch.arange(len(rows), device=device), ends]
@@ -143,12 +146,18 @@ class Batch:
         )
         time_id = self.model.config.time_token_id
         timed = [i for i, token in enumerate(tokens) if token == time_id]
-        if timed:
-            distributions = self.model.time_decoder(self.hidden[timed]).softmax(-1)
-            times = expected_time(distributions)
-            for i, distribution, interval in zip(timed, distributions, times, strict=True):
-                self.rows[i].distributions.append(distribution)
-                self.rows[i].intervals.append(interval)
+        if timed and not self.model.time_head.in_words:
+            logits = self.model.time_decoder(self.hidden[timed])
+            times = self.model.time_head.decode(logits)
+            distributions = self.model.time_head.distribution(logits)
+            for place, i in enumerate(timed):
+                row, interval = self.rows[i], times[place]
+                if row.decoding.sample_times:
+                    scaled = logits[place : place + 1] / row.decoding.temperature
+                    interval = self.model.time_head.sample(scaled, row.generator)[0]
+                row.intervals.append(interval)
+                if distributions is not None:
+                    row.distributions.append(distributions[place])
         for row, token in zip(self.rows, tokens, strict=True):
             row.ids.append(token)
         return [row for row in self.rows if self._has_ended(row)]
@@ -183,7 +192,9 @@ class Batch:
         lengths = torch.tensor([row.length for row in self.rows], device=device)
         self.slots.write_at(0, len(self.rows), lengths, width)
         ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
-        times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
+        times = []
+        if self.model.config.reencode_times and not self.model.time_head.in_words:
+            times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
         output = self._run(
             ids,
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
@@ -196,6 +207,18 @@ class Batch:
         return put_back
 
     # ------------------------------------------------------------------ inside
+
+    def _given_times(self, rows: Sequence[Row]) -> Tensor | None:
+        """Intervals `(n, 2)` of the `<TIME_STAMP>` tokens of suffixes, NaN where none is given."""
+        if all(row.given is None for row in rows):
+            return None
+        time_id = self.model.config.time_token_id
+        unknown = [torch.full((list(row.suffix).count(time_id), 2), torch.nan) for row in rows]
+        times = [
+            nothing if row.given is None else row.given
+            for row, nothing in zip(rows, unknown, strict=True)
+        ]
+        return torch.cat(times).to(self.model.device)
 
     def _run(self, ids: Tensor, visible: Tensor, position_ids: Tensor, **options: Any) -> Any:
         config = self.model.config.get_text_config()

@@ -12,7 +12,6 @@ from torch.nn.functional import linear
 
 from distime.errors import DisTimeError
 
-
 _PIECE = 1024  # tokens whose weights lie in the processor's cache with room to spare
 
 
@@ -34,6 +33,9 @@ class Decoding:
         seed: of the draws. The same seed gives the same answer whatever is decoded beside it;
             None for other draws every time.
         stop_ids: tokens that end the answer beside the end of the turn; each is kept.
+        never_ids: tokens that are not chosen.
+        sample_times: also draw times from their distributions, at the same temperature, instead of
+            taking the expectation.
 
     Raises:
         EngineError: a value is out of range; names it.
@@ -47,6 +49,8 @@ class Decoding:
     top_p: float = 1.0
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
+    never_ids: tuple[int, ...] = ()
+    sample_times: bool = False
 
     def __post_init__(self):
         if self.max_new_tokens < 1 or not 0 <= self.min_new_tokens <= self.max_new_tokens:
@@ -59,6 +63,8 @@ class Decoding:
                 f"temperature is {self.temperature}: give a positive number, or do_sample=False "
                 "for the likeliest answer"
             )
+        if self.sample_times and not self.do_sample:
+            raise EngineError("sample_times needs do_sample=True")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise EngineError(
                 f"top_k is {self.top_k} and top_p {self.top_p}: give at least 0, and a share above "
@@ -137,6 +143,8 @@ def choose(
             # A token that ends an answer as a part of it may be the last one that is needed.
             stops = decoding.stop_ids if length + 1 < decoding.min_new_tokens else ()
             logits[row, [end_id, *stops]] = -torch.inf
+        if decoding.never_ids:
+            logits[row, list(decoding.never_ids)] = -torch.inf
     tokens = logits.argmax(-1)
     for row, (decoding, generator) in enumerate(zip(decodings, generators, strict=True)):
         if generator is not None:

@@ -14,7 +14,6 @@ from transformers.modeling_outputs import ModelOutput
 
 from distime.model.library import CACHE
 from distime.model.seam import next_position
-from distime.model.time_modules import expected_time
 
 
 @dataclass
@@ -25,7 +24,7 @@ class DisTimeGenerateOutput(GenerateDecoderOnlyOutput):
         times: per row the intervals `(n, 2)` of its generated `<TIME_STAMP>` tokens in order, in
             normalised time. Nothing orders start and end.
         time_distributions: per row the distributions `(n, 2, reg_max + 1)` whose expectations they
-            are.
+            are; None where the time head has none.
     """
 
     times: list[Tensor] | None = None
@@ -41,9 +40,11 @@ class TimeTrace:
             token which the next step will see.
         prompt_intervals: per row the intervals `(n, 2)` of the `<TIME_STAMP>` tokens of its prompt,
             NaN where the token keeps its own embedding.
-        distributions: per row the distribution `(2, reg_max + 1)` of every generated token.
+        distributions: per row the distribution `(2, reg_max + 1)` of every generated token, if the
+            time head has any.
         intervals: per row the interval `(2,)` of every generated token.
         prompt_length: number of token ids before the first generated one.
+        reencodes: a generated token is fed with the embedding of its time, not its own.
     """
 
     hidden_state: Tensor | None = None
@@ -51,6 +52,7 @@ class TimeTrace:
     distributions: list[list[Tensor]] = field(default_factory=list)
     intervals: list[list[Tensor]] = field(default_factory=list)
     prompt_length: int = 0
+    reencodes: bool = True
 
     def begin(self, input_ids: Tensor, time_token_id: int, time_targets: Tensor | None) -> None:
         """Record the prompt: ids `(B, T)` and one interval per `<TIME_STAMP>`, if known."""
@@ -67,17 +69,22 @@ class TimeTrace:
         self.intervals = [[] for _ in counts]
         self.prompt_length = input_ids.shape[1]
 
-    def append(self, rows: list[int], distributions: Tensor, intervals: Tensor) -> None:
+    def append(self, rows: list[int], distributions: Tensor | None, intervals: Tensor) -> None:
         """Record the times `(len(rows), ...)` of the tokens that these rows have just emitted."""
-        for row, distribution, interval in zip(rows, distributions, intervals, strict=True):
-            self.distributions[row].append(distribution)
-            self.intervals[row].append(interval)
+        for index, row in enumerate(rows):
+            self.intervals[row].append(intervals[index])
+            if distributions is not None:
+                self.distributions[row].append(distributions[index])
+
+    def fed(self, intervals: Tensor) -> Tensor:
+        """What generated tokens with these intervals are embedded with; NaN: their own."""
+        return intervals if self.reencodes else torch.full_like(intervals, torch.nan)
 
     def all_intervals(self) -> Tensor:
-        """Intervals `(E, 2)` of all `<TIME_STAMP>` tokens so far, in batch order."""
+        """What all `<TIME_STAMP>` tokens so far are embedded with, `(E, 2)` in batch order."""
         rows = zip(self.prompt_intervals, self.intervals, strict=True)
         return torch.cat(
-            [part for prompt, new in rows for part in (prompt, *(t[None] for t in new))]
+            [part for prompt, new in rows for part in (prompt, *(self.fed(t[None]) for t in new))]
         )
 
 
@@ -141,7 +148,8 @@ class TimeGeneration:
         """`generate` of transformers, greedy or sampling, for any batch (left-padded).
 
         When a row emits `<TIME_STAMP>`, the hidden state that predicted it is decoded to a time,
-        and the next step is fed the time encoder's embedding of that time.
+        and the next step is fed the time encoder's embedding of that time, unless the configuration
+        says `reencode_times=False`.
 
         Args:
             *args: as for transformers.
@@ -158,7 +166,7 @@ class TimeGeneration:
         """
         kwargs.pop("durations", None)
         self._prepare_prompt(args, kwargs)
-        trace = TimeTrace()
+        trace = TimeTrace(reencodes=self.config.reencode_times)
         output = super().generate(*args, time_trace=trace, **kwargs)
         if isinstance(output, Tensor):
             return output
@@ -168,16 +176,19 @@ class TimeGeneration:
         counts = (new == self.config.time_token_id).sum(-1).tolist()
         bins = self.config.reg_max + 1
         nothing = trace.hidden_state.new_zeros(0, dtype=torch.float32)
+
+        def stacked(rows: list[list[Tensor]], *shape: int) -> list[Tensor]:
+            return [
+                torch.stack(row[:count]) if count and row else nothing.view(0, *shape)
+                for row, count in zip(rows, counts, strict=True)
+            ]
+
         return DisTimeGenerateOutput(
             **output,
-            times=[
-                torch.stack(row[:count]) if count else nothing.view(0, 2)
-                for row, count in zip(trace.intervals, counts, strict=True)
-            ],
-            time_distributions=[
-                torch.stack(row[:count]) if count else nothing.view(0, 2, bins)
-                for row, count in zip(trace.distributions, counts, strict=True)
-            ],
+            times=stacked(trace.intervals, 2),
+            time_distributions=stacked(trace.distributions, 2, bins)
+            if self.time_head.has_distribution
+            else None,
         )
 
     def _prepare_prompt(self, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -191,24 +202,39 @@ class TimeGeneration:
             return
         pixels, grid = kwargs.pop("pixel_values", None), kwargs.pop("image_grid_thw", None)
         features = self.features(pixels, grid, kwargs.get("image_features"))
-        self.check_media(input_ids, features, kwargs.get("frame_times"))
+        self.check_media(self.find_tokens(input_ids), features, kwargs.get("frame_times"))
         kwargs["image_features"] = features
         if kwargs.get("position_ids") is None and kwargs.get(CACHE) is None:
             kwargs["position_ids"] = self.prompt_positions(
                 input_ids, kwargs.get("attention_mask"), grid
             )
 
-    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor:
-        """Decode the times `(n, 2)` of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
+    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor | None:
+        """Decode the times of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
 
         The decoder also runs where there are none, and the encoder behind it: under ZeRO-3 every
         rank must run what any rank runs.
+
+        Returns:
+            what the tokens are embedded with, `(n, 2)`; None where times are words and the token
+            means nothing.
         """
+        if self.time_decoder is None:
+            return None
         emitted = tokens == self.config.time_token_id
-        distributions = self.time_decoder(trace.hidden_state[emitted]).softmax(-1)
-        intervals = expected_time(distributions)
+        intervals, distributions = self.decode_times(trace.hidden_state[emitted])
         trace.append(emitted.nonzero().flatten().tolist(), distributions, intervals)
-        return intervals
+        return trace.fed(intervals)
+
+    def decode_times(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Decode hidden states `(N, C)` that predicted `<TIME_STAMP>`.
+
+        Returns:
+            normalised intervals `(N, 2)`, and the distributions `(N, 2, reg_max + 1)` if the time
+            head has any.
+        """
+        logits = self.time_decoder(hidden_states)
+        return self.time_head.decode(logits), self.time_head.distribution(logits)
 
     def prepare_inputs_for_generation(
         self,
@@ -231,7 +257,9 @@ class TimeGeneration:
             time_trace.begin(input_ids, self.config.time_token_id, time_targets)
         else:
             new_intervals = self._record_times(time_trace, input_ids[:, -1])
-        if is_first or not kwargs.get("use_cache", True):
+        if self.time_head.in_words:
+            inputs |= media if is_first or not kwargs.get("use_cache", True) else {}
+        elif is_first or not kwargs.get("use_cache", True):
             inputs |= media | {"time_targets": time_trace.all_intervals()}
         else:
             inputs |= {"time_targets": new_intervals}
