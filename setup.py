@@ -7,7 +7,13 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SCRIPTS = ("evaluate.sh", "shell/distime/*.sh", "zero_stage*_config.json")
+SCRIPTS = (
+    "evaluate.sh",
+    "annotate.sh",
+    "processes.sh",
+    "shell/distime/*.sh",
+    "zero_stage*_config.json",
+)
 
 
 def requirements(name: str) -> list[str]:

@@ -26,29 +26,8 @@ if [ $# -lt 2 ]; then
 fi
 
 HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-PYTHON=${PYTHON:-python}
-GPUS=${GPUS:-1}
-NNODES=${NNODES:-1}
-PYTHONPATH=$HERE${PYTHONPATH:+:$PYTHONPATH}
-export PYTHONPATH
-
 CHECKPOINT=$1
 BENCHMARK=$2
 shift 2
 
-case "$GPUS$NNODES" in
-  *[!0-9]*) echo "error: GPUS=$GPUS NNODES=$NNODES: give numbers" >&2; exit 2 ;;
-esac
-if [ "$NNODES" -gt 1 ]; then
-  exec "$PYTHON" -m torch.distributed.run \
-    --nnodes "$NNODES" --node_rank "${NODE_RANK:?the number of this machine, from 0}" \
-    --master_addr "${MASTER_ADDR:?the address of machine 0}" \
-    --master_port "${MASTER_PORT:-29500}" --nproc_per_node "$GPUS" \
-    -m distime.cli evaluate "$BENCHMARK" "$@" --checkpoint "$CHECKPOINT"
-elif [ "$GPUS" -gt 1 ]; then
-  # --standalone chooses a free port, so that runs beside one another do not collide.
-  exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" \
-    -m distime.cli evaluate "$BENCHMARK" "$@" --checkpoint "$CHECKPOINT"
-else
-  exec "$PYTHON" -m distime.cli evaluate "$BENCHMARK" "$@" --checkpoint "$CHECKPOINT"
-fi
+exec sh "$HERE/processes.sh" evaluate "$BENCHMARK" "$@" --checkpoint "$CHECKPOINT"

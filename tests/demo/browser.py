@@ -39,10 +39,13 @@ def headless_browser(profile, width=1280, height=1200):
 class Page:
     """The page in a browser, by what a person does there."""
 
+    opened = "#distime-ask"
+    """Is there once the page is."""
+
     def __init__(self, browser, address):
         self.browser = browser
         browser.get(address)
-        self.wait(lambda: self.all("#distime-ask"))
+        self.wait(lambda: self.all(self.opened))
 
     def all(self, selector):
         return self.browser.find_elements("css selector", selector)

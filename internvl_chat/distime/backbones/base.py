@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.template import INTERNVL2_5_SYSTEM, ChatTemplate, Media
 from distime.errors import DisTimeError
+from distime.model.heads import DEFAULT_HEAD
 from distime.model.loading import DisTimeForConditionalGeneration
 from distime.model.weights import read_json
 
@@ -46,6 +47,8 @@ class CommonSettings:
         max_video_tokens: budget of visual tokens for a whole video, None for none. It sets the size
             of frames where a backbone has them of any, and their number where it has not.
         system_message: the system turn; None for no such turn.
+        time_head: of the model, one of `distime.model.heads.HEAD_NAMES`: with some, prompts and
+            answers have times as words.
     """
 
     num_frames: int = 16
@@ -54,6 +57,7 @@ class CommonSettings:
     max_frames: int | None = None
     max_video_tokens: int | None = None
     system_message: str | None = INTERNVL2_5_SYSTEM
+    time_head: str = DEFAULT_HEAD
 
     def __post_init__(self):
         if self.num_frames < 1:
@@ -138,12 +142,24 @@ class Backbone(ABC):
     # ------------------------------------------------------------------ pictures
 
     @abstractmethod
-    def video(self, frames: Pictures, settings: CommonSettings) -> dict[str, Tensor]:
-        """Make the tensors of one video's frames."""
+    def video(
+        self, frames: Pictures, settings: CommonSettings, raw: bool = False
+    ) -> dict[str, Tensor]:
+        """Make the tensors of one video's frames.
+
+        Args:
+            frames: of any sizes.
+            settings: of the processor.
+            raw: the pixels stay uint8, and `encode_images` normalises them.
+        """
 
     @abstractmethod
     def images(
-        self, pictures: Iterable[Image.Image], settings: CommonSettings, tiled: bool = True
+        self,
+        pictures: Iterable[Image.Image],
+        settings: CommonSettings,
+        tiled: bool = True,
+        raw: bool = False,
     ) -> dict[str, Tensor]:
         """Make the tensors of still images, of which there may be none.
 
@@ -151,6 +167,7 @@ class Backbone(ABC):
             pictures: RGB.
             settings: of the processor.
             tiled: they may be shown in more detail than frames, as the settings say.
+            raw: see `video`.
         """
 
     @abstractmethod
@@ -196,6 +213,10 @@ class Backbone(ABC):
     def slot_times(self, times: Sequence[float]) -> Sequence[float]:
         """One time for every slot, from the times of the frames; a slot is a frame by default."""
         return times
+
+    def statistics(self, settings: CommonSettings) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and standard deviation of red, green and blue that pixels are normalised with."""
+        return settings.image_mean, settings.image_std
 
     # ------------------------------------------------------------------ positions
 

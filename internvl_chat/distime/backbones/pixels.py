@@ -14,9 +14,12 @@ import torch
 from PIL import Image
 
 from distime.errors import DisTimeError
+from distime.model.raw_pixels import normalise
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageError(DisTimeError):
@@ -58,22 +61,23 @@ def frames_to_pixels(
     image_size: int,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    raw: bool = False,
 ) -> torch.Tensor:
     """Return n frames or pictures as a float32 tensor ``(n, 3, image_size, image_size)``.
 
     `frames` is uint8 RGB ``(n, H, W, 3)`` or an iterable of such frames or pictures, of any sizes.
-    `mean` and `std` are of the red, green and blue channel on the scale 0 to 1.
+    `mean` and `std` are of the red, green and blue channel on the scale 0 to 1. With `raw` the
+    tensor is uint8 and not normalised yet.
     """
     size = (image_size, image_size)
     squares = [
         np.asarray(to_image(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames
     ]
     if not squares:
-        return torch.empty(0, 3, image_size, image_size)
+        dtype = torch.uint8 if raw else torch.float32
+        return torch.empty(0, 3, image_size, image_size, dtype=dtype)
     pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
-    pixels = pixels.to(torch.float32).div_(255)
-    pixels.sub_(torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-    return pixels.div_(torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+    return pixels if raw else normalise(pixels, mean, std)
 
 
 def tile_grid(

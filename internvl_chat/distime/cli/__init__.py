@@ -2,7 +2,8 @@
 
 A sub-command module has a docstring (its help text), ``add_arguments(parser)`` and
 ``run(args) -> int`` (the exit code). One whose flags depend on a file that a flag names also has
-``before_parsing(argv)``. It is listed in ``COMMANDS`` and nowhere else.
+``before_parsing(argv)``. It is listed in ``COMMANDS`` and nowhere else. Its ``SUBCOMMANDS``, if it
+has any, are second words of the command with the modules that they are.
 
 Exit codes: 0 all went well; 1 something did not, and a line on stderr says what; 2 wrong usage;
 130 interrupted.
@@ -22,6 +23,7 @@ from distime import __version__
 from distime.errors import DisTimeError
 
 COMMANDS = {
+    "annotate": "make training data from raw videos",
     "caption": "list the events of videos with their times",
     "chat": "ask anything about a video",
     "check": "check training data: files, turns, intervals, lengths in tokens",
@@ -58,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only the chosen command is imported, so that `distime score` never waits for torch.
     command = parser.parse_args(argv[:1]).command
     module = importlib.import_module(f"distime.cli.{command}")
+    if (second := "".join(argv[1:2])) in (deeper := getattr(module, "SUBCOMMANDS", {})):
+        module = importlib.import_module(deeper[second])
+        command, argv = f"{command} {second}", argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     if hasattr(sys.stdout, "reconfigure"):

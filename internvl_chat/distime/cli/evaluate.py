@@ -13,18 +13,17 @@ import argparse
 import logging
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
 from distime.cli.benchmark_file import (
     add_score_options,
     read_benchmark_file,
     split_score_options,
 )
+from distime.cli.settings_flags import add_settings
 from distime.errors import DisTimeError
 from distime.evaluate.settings import Settings
 
-TYPES = {"int": int, "float": float, "Path": Path, "str": str}
+POSITIONAL = {"benchmark": {}, "stage": {"nargs": "?", "type": int}}
 
 
 before_parsing = read_benchmark_file
@@ -32,28 +31,8 @@ before_parsing = read_benchmark_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime evaluate``: the fields of `Settings`."""
-    for option in Settings.options():
-        if option.name == "score_options":
-            continue  # a flag for each, below
-        help_text = option.metadata["help"]
-        common: dict[str, Any] = {"help": help_text, "default": argparse.SUPPRESS}
-        flag = "--" + option.name.replace("_", "-")
-        kind = TYPES.get(option.type.split(" ")[0])
-        if option.name == "benchmark":
-            parser.add_argument(option.name, help=help_text)
-        elif option.name == "stage":
-            parser.add_argument(option.name, nargs="?", type=int, help=help_text)
-        elif option.type == "bool" and "choices" not in option.metadata:
-            action = "store_false" if option.default else "store_true"
-            name = flag if action == "store_true" else "--no-" + flag[2:]
-            parser.add_argument(name, dest=option.name, action=action, **common)
-        else:
-            default = "on" if option.default is True else option.default
-            if default is not None and "(" not in help_text:
-                common["help"] += f" ({default})"
-            choices = option.metadata.get("choices")
-            flags = dict.fromkeys((flag, f"--{option.name}"))  # with dashes or underscores
-            parser.add_argument(*flags, type=kind or str, choices=choices, **common)
+    own = [option for option in Settings.options() if option.name != "score_options"]
+    add_settings(parser, own, positional=POSITIONAL)
     add_score_options(parser)
 
 

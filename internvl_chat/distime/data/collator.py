@@ -13,19 +13,46 @@ from torch.nn.functional import pad
 from distime.data.dataset import SampleGroup
 from distime.model.packing import PADDING, SHARED
 from distime.model.seam import next_position
+from distime.model.token_index import TokenIndex
 from distime.processing.prompt import IGNORE_INDEX
+from distime.processing.tokenizer import TokenIds
 
 FOR_TRAINER = (
     "num_samples",
     "places",
+    "durations",
     "problems",
     "warnings",
     "num_clamped",
     "num_cut",
     "num_lost",
     "num_warned",
+    "objective",
+    "num_padding",
+    "token_index",
+    "row_bounds",
 )
-"""What a batch holds beside the arguments of the model's `forward`."""
+"""What a batch holds beside the arguments of the model's `forward`; `durations` are each sample's,
+in seconds, and `objective` is what the run's objective has put there for itself.
+
+`token_index` and `row_bounds` are for `forward` as well, but only say where in these very rows
+something lies: whoever changes the rows must leave them out.
+"""
+
+
+def bookkeeping(groups: Sequence[SampleGroup]) -> dict[str, Any]:
+    """What the trainer counts and names of the groups of a batch."""
+    return {
+        "num_samples": sum(len(group.items) for group in groups),
+        "places": [place for group in groups for place in group.places],
+        "durations": [group.duration for group in groups for _ in group.items],
+        "problems": [problem for group in groups for problem in group.problems],
+        "warnings": [warning for group in groups for warning in group.warnings],
+        "num_lost": sum(group.num_lost for group in groups),
+        "num_clamped": sum(group.num_clamped for group in groups),
+        "num_warned": sum(group.num_warned for group in groups),
+        "num_cut": sum(item.is_truncated for group in groups for item in group.items),
+    }
 
 
 @dataclass
@@ -63,22 +90,26 @@ class Collator:
         pad_token_id: fills up short rows.
         positions: ids of a sequence and its `image_grid_thw` -> positions `(D, T)` where tokens
             have D coordinates (`DisTimeProcessor.positions`); None where they have one.
+        token_ids: of the processor; with them a batch says where its special tokens lie.
     """
 
     def __init__(
         self,
         pad_token_id: int,
         positions: Callable[[Sequence[int], Tensor | None], Tensor | None] | None = None,
+        token_ids: TokenIds | None = None,
     ):
         self.pad_token_id = pad_token_id
         self.positions = positions
+        self.token_ids = token_ids
 
     def __call__(self, rows: Sequence[Sequence[SampleGroup]]) -> dict[str, Any]:
         """Collate rows of groups.
 
         Returns:
             the arguments of the model's `forward` (`input_ids`, `labels`, `pixel_values`, ...), and
-            `FOR_TRAINER`.
+            `FOR_TRAINER`: of these, `token_index` (see `TokenIndex`) only where the collator knows
+            the tokens, and `row_bounds` (see `_row_bounds`) only where no frames are shared.
         """
         laid, sample, group_number = [], 0, 0
         for groups in rows:
@@ -114,6 +145,10 @@ class Collator:
             }
         else:
             batch["attention_mask"] = self._stack([[1] * len(row.input_ids) for row in laid], 0)
+        if not any(group.prefix_ids for groups in rows for group in groups):
+            batch["row_bounds"] = _row_bounds(rows)
+        if self.token_ids is not None:
+            batch["token_index"] = self._token_index(batch)
         # An absent modality is None rather than empty: the model then knows that none was meant.
         pixels = torch.cat([group.pixel_values for group in flat])
         times = torch.cat([group.frame_times for group in flat])
@@ -131,16 +166,20 @@ class Collator:
         if flat[0].image_features is not None:
             # Even if there are none: they say that the vision tower is not to run.
             batch["image_features"] = torch.cat([group.image_features for group in flat])
-        return batch | {
-            "num_samples": sample,
-            "places": [place for group in flat for place in group.places],
-            "problems": [problem for group in flat for problem in group.problems],
-            "warnings": [warning for group in flat for warning in group.warnings],
-            "num_lost": sum(group.num_lost for group in flat),
-            "num_clamped": sum(group.num_clamped for group in flat),
-            "num_warned": sum(group.num_warned for group in flat),
-            "num_cut": sum(item.is_truncated for group in flat for item in group.items),
-        }
+        padding = batch["input_ids"].numel() - sum(len(row.input_ids) for row in laid)
+        return batch | {"num_padding": padding} | bookkeeping(flat)
+
+    def _token_index(self, batch: dict[str, Any]) -> dict[str, Any]:
+        ids = batch["input_ids"]
+        index = TokenIndex.of(
+            ids,
+            self.token_ids.time_stamp,
+            self.token_ids.frame_time_ref,
+            torch.isin(ids, torch.tensor(self.token_ids.placeholders)),
+            batch["labels"],
+            batch.get("sample_ids"),
+        )
+        return vars(index)  # as a dictionary it goes wherever the trainer sends a batch
 
     def _positions(self, ids: Sequence[int], grid: Tensor | None) -> Tensor:
         found = self.positions(ids, grid) if self.positions else None
@@ -154,3 +193,25 @@ class Collator:
     def _stack(self, rows: Sequence[Sequence[int]], fill: int) -> Tensor:
         longest = max(map(len, rows))
         return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows])
+
+
+def _row_bounds(rows: Sequence[Sequence[SampleGroup]]) -> dict[str, Any]:
+    """Where samples begin and end, as flash attention of transformers wants to be told.
+
+    Left to find out by itself, it reads that from positions, in every layer, and waits for the
+    device each time. All rows count as one; what fills up a row is a sequence of its own.
+
+    Returns:
+        `cu_seq_lens_q` and `cu_seq_lens_k`, int32 `(sequences + 1,)`, and `max_length_q` and
+        `max_length_k`.
+    """
+    lengths = [[len(item.input_ids) for group in groups for item in group.items] for groups in rows]
+    longest = max(map(sum, lengths))
+    flat = [n for row in lengths for n in (*row, longest - sum(row)) if n]
+    bounds = torch.tensor([0, *flat]).cumsum(0).to(torch.int32)
+    return {
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": max(flat),
+        "max_length_k": max(flat),
+    }

@@ -8,6 +8,7 @@ ranks or what was read before, so that a run can be repeated, resumed and spread
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from distime.data.schema import (
     beyond,
     clamp_targets,
     cut_off,
+    in_own_words,
     read_item,
     refuse_beyond,
 )
@@ -110,8 +112,8 @@ class SampleGroup:
         prefix_ids: token ids that all items share (empty when there is one item).
         items: what follows for each item.
         targets: per item the normalised intervals `(n, 2)` of its `<TIME_STAMP>` tokens.
-        pixel_values: of the media, as the backbone has them; no rows without media or with
-            features.
+        pixel_values: of the media, as the backbone has them, in uint8; no rows without media or
+            with features.
         frame_times: `(R,)` normalised.
         places: `file:line` of each item.
         problems: one message for each broken item that was left out of the group, or that the whole
@@ -122,6 +124,7 @@ class SampleGroup:
         image_features: `(N, W)` in place of the pixels; None without a cache of them.
         image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
         num_warned: items of a video with which something is wrong; the log names it.
+        duration: of the video, in seconds; 1 where there is none.
     """
 
     prefix_ids: list[int]
@@ -137,6 +140,7 @@ class SampleGroup:
     image_features: Tensor | None = None
     image_grid_thw: Tensor | None = None
     num_warned: int = 0
+    duration: float = 1.0
 
 
 class TrainingData(Dataset):
@@ -291,7 +295,8 @@ class TrainingData(Dataset):
         if not inside:
             return None, errors
         limit = self.settings.max_seq_length
-        prefix, encoded, broken = self.encode(inside, loaded.media, limit)
+        media = self.processor.with_slot_words(loaded.media, loaded.frame_times, loaded.duration)
+        prefix, encoded, broken = self.encode(inside, media, limit, loaded.duration)
         errors += broken
         if not encoded:
             return None, errors
@@ -300,18 +305,20 @@ class TrainingData(Dataset):
             [one for _, one in encoded],
             [],
             loaded.pixel_values,
-            loaded.frame_times,
+            self.processor.model_times(loaded.frame_times),
             [item.place for item, _ in encoded],
             image_features=loaded.image_features,
             image_grid_thw=loaded.image_grid_thw,
             num_warned=len(items) if loaded.is_doubtful else 0,
+            duration=loaded.duration,
         )
         for item, one in encoded:
             seconds, clamped = clamp_targets(item.targets, loaded.duration)
             kept = torch.tensor(seconds[: one.num_time_stamps], dtype=torch.float64).view(-1, 2)
             group.targets.append((kept / loaded.duration).to(torch.float32))
             group.num_clamped += clamped
-            lost = len(item.targets) - one.num_time_stamps
+            in_words = self.processor.time_head.in_words  # then the tokens that are cut say it all
+            lost = 0 if in_words else len(item.targets) - one.num_time_stamps
             group.num_lost += lost
             group.warnings += [
                 f"{item.place}: {beyond(start, end, loaded.duration)}"
@@ -323,14 +330,22 @@ class TrainingData(Dataset):
         return group, errors
 
     def encode(
-        self, items: list[Item], media: Media, limit: int | None
+        self, items: list[Item], media: Media, limit: int | None, duration: float = math.inf
     ) -> tuple[list[int], list[tuple[Item, Encoded]], list[Exception]]:
-        """Shared prefix (empty for one item), items and what follows it, errors of the others."""
+        """Shared prefix (empty for one item), items and what follows it, errors of the others.
+
+        Args:
+            items: about the same media.
+            media: the media.
+            limit: longest sequence.
+            duration: of the video, in seconds, to which times that are words are cut.
+        """
         tokenizer, template = self.processor.tokenizer, self.processor.template
         good, encoded, errors = [], [], []
         for item in items:
             try:
-                one = encode_conversation(tokenizer, template, item.turns, media, max_length=limit)
+                turns = in_own_words(self.processor, item, duration)
+                one = encode_conversation(tokenizer, template, turns, media, max_length=limit)
             except PromptError as error:
                 errors.append(_placed(error, item))
                 continue
@@ -378,14 +393,14 @@ class TrainingData(Dataset):
             )
             frames = [augment(frame) for frame in sample.frames]
             media, times = processor.video_media(sample), processor.frame_times(sample)
-            tensors = processor.backbone.video(frames, processor.settings)
+            tensors = processor.backbone.video(frames, processor.settings, raw=True)
             return LoadedMedia(
                 media, times, sample.duration, is_doubtful=bool(sample.warnings), **tensors
             )
         pictures = [augment(load_image(path)) for path in item.images]
         sizes, tiled = [picture.size for picture in pictures], settings.dynamic_image_size
         media = processor.backbone.image_media(sizes, processor.settings, tiled)
-        tensors = processor.backbone.images(pictures, processor.settings, tiled)
+        tensors = processor.backbone.images(pictures, processor.settings, tiled, raw=True)
         # An item without a video has no times; the duration divides nothing.
         return LoadedMedia(media, torch.zeros(0), 1.0, **tensors)
 

@@ -51,7 +51,7 @@ class LoadedMedia:
         media: what the prompt needs to know.
         frame_times: `(R,)` normalised.
         duration: of the video, in seconds; 1 without a video.
-        pixel_values: as the backbone has them; no rows without media or with features.
+        pixel_values: as the backbone has them, in uint8; no rows without media or with features.
         image_features: `(N, W)`, one row for each token, as `encode_images` of the model gives.
         image_grid_thw: `(G, 3)`; None on a backbone whose pictures have one size.
         is_doubtful: something is wrong with the video, which the log has said.
@@ -127,9 +127,12 @@ class FeatureCache:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise OSError(f"{path}: damaged ({error}); delete it and start again") from error
-        facts["media"]["image_tiles"] = tuple(facts["media"]["image_tiles"])
+        for name in ("image_tiles", "slot_words"):
+            facts["media"][name] = tuple(facts["media"].get(name, ()))
         media, duration = Media(**facts["media"]), facts["duration"]
-        return LoadedMedia(media, duration=duration, pixel_values=torch.zeros(0), **tensors)
+        return LoadedMedia(
+            media, duration=duration, pixel_values=torch.zeros(0, dtype=torch.uint8), **tensors
+        )
 
     @staticmethod
     def save(path: Path, entry: LoadedMedia) -> None:

@@ -84,6 +84,12 @@ def make_plan(
     return rows
 
 
+def repeat_steps(plan: list[list[Key]], rows_per_step: int, times: int) -> list[list[Key]]:
+    """Let each step's rows be those of `times` steps, one after the other."""
+    steps = [plan[i : i + rows_per_step] for i in range(0, len(plan), rows_per_step)]
+    return [row for step in steps for _ in range(times) for row in step]
+
+
 def _first_fit(keys: Sequence[Key], lengths: Sequence[int], capacity: int) -> Iterator[list[Key]]:
     """Pack keys, longest first, each into the first row with room for it."""
     rows: list[list[Key]] = []
@@ -106,10 +112,11 @@ class PlannedRows(Dataset):
     Args:
         data: where groups come from.
         plan: from `make_plan`.
+        repeats: how often the rows of each step follow one another in it, see `repeat_steps`.
     """
 
-    def __init__(self, data: TrainingData, plan: Sequence[Sequence[Key]]):
-        self.data, self.plan = data, plan
+    def __init__(self, data: TrainingData, plan: Sequence[Sequence[Key]], repeats: int = 1):
+        self.data, self.plan, self.repeats = data, plan, repeats
 
     def __len__(self) -> int:
         return len(self.plan)

@@ -143,7 +143,7 @@ class Engine:
 
     Args:
         model: on the device it is to run on.
-        processor: of the same checkpoint.
+        processor: of the same checkpoint; raises ProcessorError where it is not.
         max_rows: most answers that are decoded at once.
         max_batch_tokens: most tokens that keys and values are kept for, whatever the data; one
             answer that needs more is decoded alone.
@@ -169,6 +169,7 @@ class Engine:
         ):
             if value < 1:
                 raise EngineError(f"{name} is {value}: give at least 1")
+        processor.check_model(model.config)
         self.model, self.processor = model.eval(), processor
         self.max_rows, self.max_batch_tokens, self.workers = max_rows, max_batch_tokens, workers
         self.seconds: Counter[str] = Counter()
@@ -207,15 +208,16 @@ class Engine:
             Row(None, suffix, decoding, decoding.generator(number, self.model.device))
             for number, suffix in enumerate(_suffixes(inputs))
         ]
-        self.generate_alone(self.encode(inputs), rows)
+        self.generate_alone(self.encode(inputs, whole_pass=True), rows)
         return [self.read(row, inputs.duration) for row in rows]
 
     # ------------------------------------------------------------------ what a run asks for
 
-    def encode(self, inputs: PrefixInputs) -> SharedPrefix:
-        """Run the model over a video, once."""
+    def encode(self, inputs: PrefixInputs, whole_pass: bool = False) -> SharedPrefix:
+        """Run the model over a video, once; see `encode_prefix` of the model."""
         with self.timed("encode_videos"):
-            return self.model.encode_prefix(**self._on_device(inputs.prefix))
+            prefix = self._on_device(inputs.prefix)
+            return self.model.encode_prefix(**prefix, whole_pass=whole_pass)
 
     def batch(self) -> Batch:
         """Return an empty batch."""
@@ -266,9 +268,8 @@ class Engine:
             return_dict_in_generate=True,
         )
         new = output.sequences[:, batch["input_ids"].shape[1] :].tolist()
-        for row, ids_, times, spread in zip(
-            rows, new, output.times, output.time_distributions, strict=True
-        ):
+        spreads = output.time_distributions or [()] * len(rows)
+        for row, ids_, times, spread in zip(rows, new, output.times, spreads, strict=True):
             ends = {ids.im_end, *decoding.stop_ids}
             length = next((i + 1 for i, token in enumerate(ids_) if token in ends), len(ids_))
             row.ids, row.intervals, row.distributions = ids_[:length], list(times), list(spread)
@@ -279,9 +280,8 @@ class Engine:
         Raises:
             EngineError: the model computed a time that is no number.
         """
-        bins = self.model.config.reg_max + 1
         times = torch.stack(row.intervals) if row.intervals else torch.zeros(0, 2)
-        spread = torch.stack(row.distributions) if row.intervals else torch.zeros(0, 2, bins)
+        spread = torch.stack(row.distributions) if row.distributions else None
         answer = read_answer(self.processor, row.ids, times, spread, duration)
         if any(not math.isfinite(event.start + event.end) for event in answer.events):
             raise EngineError(
@@ -291,10 +291,7 @@ class Engine:
         return answer
 
     def _on_device(self, tensors: dict) -> dict:
-        moved = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
-        if "pixel_values" in moved:
-            moved["pixel_values"] = moved["pixel_values"].to(self.model.dtype)
-        return moved
+        return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
     def timed(self, name: str) -> _Timed:
         """Return a context whose seconds count as this kind of work."""
@@ -410,7 +407,9 @@ class _Run:
         decoding = tag.owner.job.decoding
         number = tag.question * tag.owner.job.samples + tag.sample
         generator = decoding.generator(number, self.engine.model.device)
-        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator)
+        times = tag.owner.inputs.suffix_times
+        given = None if times is None else times[tag.question]
+        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator, given)
 
     def _begin_again(self, row: Row) -> None:
         """Let a row that had no room wait at the front; it will be the same answer."""

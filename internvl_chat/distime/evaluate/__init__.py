@@ -7,7 +7,8 @@ Where to find what::
 
     settings.py       every setting, its default and what is checked before work starts
     answering.py      one video's questions -> answers: decoding, prefix, batches
-    journal.py        answers on disk as they come, so that a killed run continues
+    line_journal.py   lines on disk as they come, so that a killed run continues
+    journal.py        answers as such lines
     processes.py      what processes tell one another
     runner.py         all of it together
     lmms_eval.py      DisTime as a model of lmms-eval, which asks its own tasks

@@ -1,29 +1,23 @@
-"""Answers on disk as they come, so that a killed run continues where it stopped.
+"""Answers on disk as they come: one line of a `LineJournal` per video, below `<out_dir>/answers/`.
 
-Every process appends to a file of its own under `<out_dir>/answers/`, one line per video, and
-begins a new file when it is started again. A line is written in one piece and counts only with
-its newline, so a line that a kill cut short is as if it had never been begun. The first line
-holds what decides the answers (`Settings.fingerprint`): files of other settings are refused.
+What decides the answers is `Settings.fingerprint`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import tempfile
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distime.benchmarks.base import SettingsError
 from distime.evaluate.answering import Task
+from distime.evaluate.line_journal import LineJournal, whole_lines
 from distime.evaluate.settings import Settings
 from distime.processing.answers import Answer, Event, captions
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,18 +43,13 @@ class Journal:
     """
 
     def __init__(self, settings: Settings):
-        self.folder = settings.out_dir / "answers"
-        self.run_name = settings.run_name
-        self.header = {"settings": settings.fingerprint()}
-        self._stream = None
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{self.run_name}-*.jsonl"))
-
-    def clear(self) -> None:
-        """Remove the answers of earlier runs."""
-        for path in self._files():
-            path.unlink()
+        self.journal = LineJournal(
+            settings.out_dir / "answers",
+            settings.run_name,
+            settings.fingerprint(),
+            f"--out-dir {settings.out_dir}",
+        )
+        self.clear, self.close = self.journal.clear, self.journal.close
 
     def read(self) -> Records:
         """Read what all processes have written, now and before.
@@ -68,80 +57,36 @@ class Journal:
         Raises:
             SettingsError: a file was written with other settings; the message says which.
         """
-        files = [(path, _whole_lines(path) or [self.header]) for path in self._files()]
-        for path, (header, *_) in files:
-            self._check(path, header)
-        return _records(lines for _, (_, *lines) in files)
+        return _records(line for _, line in self.journal.lines())
 
     @staticmethod
     def read_finished(folder: Path, run_name: str) -> Records:
         """Read the answers below a results folder, whatever the settings of the run were."""
         paths = sorted((folder / "answers").glob(f"{run_name}-*.jsonl"))
-        return _records(_whole_lines(path)[1:] for path in paths)
-
-    def _check(self, path: Path, header: dict[str, Any]) -> None:
-        before, now = header.get("settings", {}), self.header["settings"]
-        different = [name for name in now if before.get(name) != now[name]]
-        if different:
-            changes = "; ".join(f"{n} was {before.get(n)}, is {now[n]}" for n in different)
-            raise SettingsError(
-                f"--out-dir {self.folder.parent}: it holds answers of a run with other settings "
-                f"({changes}): give another --out-dir, or --overwrite to discard them "
-                f"(seen in {path.name})"
-            )
+        return _records(line for path in paths for _, line in islice(whole_lines(path), 1, None))
 
     def write(self, task: Task, answers: Sequence[Answer], warnings: Sequence[str] = ()) -> None:
         """Append a task's answers, in the order of its queries, and what to say of its video."""
         line = {"key": task.key, "video": task.video}
         line["answers"] = [answer_to_dict(answer) for answer in answers]
-        self._append(line | ({"warnings": list(warnings)} if warnings else {}))
+        self.journal.append(line | ({"warnings": list(warnings)} if warnings else {}))
 
     def write_failure(self, task: Task, reason: str) -> None:
         """Append that a task's video cannot be used."""
-        self._append({"key": task.key, "video": task.video, "failed": reason})
-
-    def _append(self, line: dict[str, Any]) -> None:
-        if self._stream is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._stream = tempfile.NamedTemporaryFile(  # noqa: SIM115 (open until close())
-                "w",
-                encoding="utf-8",
-                dir=self.folder,
-                prefix=f"{self.run_name}-",
-                suffix=".jsonl",
-                delete=False,
-            )
-            self._stream.write(json.dumps(self.header) + "\n")
-        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Close the file of this process."""
-        if self._stream is not None:
-            self._stream.close()
+        self.journal.append({"key": task.key, "video": task.video, "failed": reason})
 
 
-def _records(files: Iterable[Sequence[dict[str, Any]]]) -> Records:
+def _records(lines: Iterable[dict[str, Any]]) -> Records:
     records = Records()
-    for lines in files:
-        for line in lines:
-            if "failed" in line:
-                records.failures[line["key"]] = line["failed"]
-            else:
-                answers = [answer_from_dict(value) for value in line["answers"]]
-                if line["key"] not in records.answers:
-                    records.answers[line["key"]] = answers
-                    records.warnings[line["key"]] = line.get("warnings", [])
+    for line in lines:
+        if "failed" in line:
+            records.failures[line["key"]] = line["failed"]
+        elif line["key"] not in records.answers:
+            records.answers[line["key"]] = [answer_from_dict(value) for value in line["answers"]]
+            records.warnings[line["key"]] = line.get("warnings", [])
     for key in records.answers:  # a video that failed once and was mended since
         records.failures.pop(key, None)
     return records
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    *whole, torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if torn:
-        logger.warning("%s: the last line was cut short; its video is asked again", path.name)
-    return [json.loads(line) for line in whole]
 
 
 def answer_to_dict(answer: Answer) -> dict[str, Any]:
@@ -166,7 +111,7 @@ def answer_from_dict(values: dict[str, Any]) -> Answer:
             Event(
                 event["start"],
                 event["end"],
-                event["confidence"],
+                math.nan if event["confidence"] is None else event["confidence"],
                 None if bins is None else np.array(bins, dtype=np.float32),
                 pieces[index] if index < len(pieces) else "",
             )

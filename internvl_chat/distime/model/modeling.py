@@ -20,16 +20,20 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs
 
 from distime.model.generation import TimeGeneration
+from distime.model.heads import head_class
 from distime.model.library import CACHE
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
-from distime.model.packing import groups_from_positions, packed_attention_mask
+from distime.model.packing import (
+    groups_from_positions,
+    packed_attention_mask,
+    plain_attention_mask,
+)
 from distime.model.seam import Seam
-from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear
+from distime.model.time_modules import TimeLinear
+from distime.model.token_index import IGNORED_LABEL, TokenIndex
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 
 logger = logging.getLogger(__name__)
-
-IGNORED_LABEL = -100
 
 
 @dataclass
@@ -37,19 +41,25 @@ class DisTimeOutput(CausalLMOutputWithPast):
     """What the forward pass returns: the library's own output and the losses of time.
 
     Args:
-        loss: weighted sum of the three losses, mean over the samples of the batch; with `labels`.
+        loss: weighted sum of the others, mean over the samples of the batch; with `labels`.
         text_loss: cross-entropy of the supervised tokens.
-        distribution_loss: distribution focal loss of the supervised `<TIME_STAMP>` tokens.
+        distribution_loss: distribution focal loss of the supervised `<TIME_STAMP>` tokens. This and
+            the following are there where the time head has such a loss, and None where not.
         iou_loss: DIoU loss of the same.
+        distance_loss: distance of the same from the truth, in normalised time.
         logits: `(B, T, vocabulary)`, or fewer positions with `logits_to_keep`. A training step
             (training mode and labels) has `(S, vocabulary)`, the supervised positions alone.
         last_hidden_state: `(B, T, C)` after the final norm.
+        time_logits: of the supervised `<TIME_STAMP>` tokens, in batch order, as the time head has
+            them: `(E, 2, reg_max + 1)` of distributions.
     """
 
     text_loss: Tensor | None = None
     distribution_loss: Tensor | None = None
     iou_loss: Tensor | None = None
+    distance_loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    time_logits: Tensor | None = None
 
 
 class TimeMixin(TimeGeneration, Seam):
@@ -61,9 +71,10 @@ class TimeMixin(TimeGeneration, Seam):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         width = config.get_text_config().hidden_size
-        self.time_encoder = TimeEncoder(width, config.reg_max, config.enc_sigma, config.layer_num)
-        self.time_decoder = TimeDecoder(width, config.reg_max, config.layer_num)
-        self.criterion = DisTimeCriterion(config)
+        self.time_head = head_class(config.time_head)(config)
+        self.time_encoder = self.time_head.encoder(width)
+        self.time_decoder = self.time_head.decoder(width)
+        self.criterion = DisTimeCriterion(config, self.time_head)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -105,9 +116,31 @@ class TimeMixin(TimeGeneration, Seam):
         # parameter has a gradient, and all ranks gather the same ones in the same order.
         return self.encode_images(**self.blank_images())[:0] if self.training else None
 
-    def check_media(
+    def find_tokens(
         self,
         input_ids: Tensor,
+        labels: Tensor | None = None,
+        sample_ids: Tensor | None = None,
+        *,
+        media: bool = True,
+    ) -> TokenIndex:
+        """Look for the tokens of a batch that something stands for; waits for the device.
+
+        Args:
+            input_ids: `(B, T)`.
+            labels: `(B, T)`, to find what is supervised.
+            sample_ids: `(B, T)`, see `forward`.
+            media: look for pictures and frames, too.
+        """
+        time_id = self.config.time_token_id
+        if not media:
+            return TokenIndex.of(input_ids, time_id, labels=labels, sample_ids=sample_ids)
+        is_media, frame_id = self.is_placeholder(input_ids), self.config.frame_time_token_id
+        return TokenIndex.of(input_ids, time_id, frame_id, is_media, labels, sample_ids)
+
+    def check_media(
+        self,
+        index: TokenIndex,
         features: Tensor | None,
         frame_times: Tensor | None,
         time_targets: Tensor | None = None,
@@ -118,23 +151,16 @@ class TimeMixin(TimeGeneration, Seam):
             ValueError: a count does not match the tokens.
         """
         given = [
-            (self.placeholder, self.is_placeholder(input_ids), features, "embeddings for them"),
-            (
-                FRAME_TIME_REF,
-                input_ids == self.config.frame_time_token_id,
-                frame_times,
-                "entries in frame_times",
-            ),
+            (self.placeholder, index.media, features, "embeddings for them"),
+            (FRAME_TIME_REF, index.frames, frame_times, "entries in frame_times"),
         ]
         if time_targets is not None:
-            is_event = input_ids == self.config.time_token_id
-            given.append((TIME_STAMP, is_event, time_targets, "intervals in time_targets"))
-        counts = torch.stack([mask.sum() for _, mask, _, _ in given]).tolist()
-        for count, (token, _, values, what) in zip(counts, given, strict=True):
+            given.append((TIME_STAMP, index.events, time_targets, "intervals in time_targets"))
+        for token, places, values, what in given:
             found = 0 if values is None else len(values)
-            if count != found:
+            if len(places) != found:
                 raise ValueError(
-                    f"input_ids has {count} {token} tokens, but there are {found} {what}"
+                    f"input_ids has {len(places)} {token} tokens, but there are {found} {what}"
                 )
 
     def embed(
@@ -168,39 +194,63 @@ class TimeMixin(TimeGeneration, Seam):
             ValueError: a count does not match the tokens.
         """
         features = self.features(pixel_values, image_grid_thw, image_features)
-        self.check_media(input_ids, features, frame_times, time_targets)
-        return self._embed(input_ids, features, frame_times, time_targets)
+        index = self.find_tokens(input_ids)
+        self.check_media(index, features, frame_times, time_targets)
+        return self._embed(input_ids, index, features, frame_times, time_targets)
+
+    def _given_times(self, index: TokenIndex, time_targets: Tensor | None) -> Tensor | None:
+        """The intervals that tokens are embedded with: predicted ones only if they are re-encoded,
+        as in generation; NaN for the others."""
+        if self.config.reencode_times or index.targets is None or time_targets is None:
+            return time_targets
+        return time_targets.index_fill(0, index.targets, torch.nan)
+
+    def _refuse_times(self, frame_times: Tensor | None, time_targets: Tensor | None) -> None:
+        is_known = time_targets is not None and not bool(time_targets.isnan().any(-1).all())
+        if is_known or (frame_times is not None and len(frame_times)):
+            raise ValueError(
+                f"a model with time_head {self.config.time_head!r} reads times as words: give "
+                "neither frame_times nor time_targets (its own processor gives none)"
+            )
 
     def _embed(
         self,
         input_ids: Tensor,
+        index: TokenIndex,
         features: Tensor | None,
         frame_times: Tensor | None,
         time_targets: Tensor | None,
     ) -> Tensor:
         embeds = self.get_input_embeddings()(input_ids)
+        tokens = embeds.flatten(0, 1)
+        places, rows = [], []
         if features is not None:
-            rows = features[:, : embeds.shape[-1]].to(embeds.dtype)
-            embeds = embeds.masked_scatter(self.is_placeholder(input_ids).unsqueeze(-1), rows)
-        if frame_times is None and self.training:
-            frame_times = embeds.new_zeros(0)
-        intervals, is_time = [], []
+            places.append(index.media)
+            rows.append(features[:, : tokens.shape[-1]])
+        if self.time_encoder is None:
+            self._refuse_times(frame_times, time_targets)
+            frame_times = time_targets = None
+        elif frame_times is None and self.training:
+            frame_times = tokens.new_zeros(0)
+        intervals, is_known = [], []
         if frame_times is not None:
-            is_frame = input_ids == self.config.frame_time_token_id
-            intervals.append(frame_times.unsqueeze(-1).expand(-1, 2))
-            is_time.append(is_frame)
+            places.append(index.frames)
+            intervals.append(frame_times.unsqueeze(-1).expand(-1, 2).float())
         if time_targets is not None:
-            is_event = input_ids == self.config.time_token_id
-            known = ~time_targets.isnan().any(-1)
-            is_known = is_event.masked_scatter(is_event, known)
-            intervals.append(time_targets[known].clamp(0, 1))
-            is_time.append(is_known)
+            places.append(index.events)
+            is_known = ~time_targets.isnan().any(-1, keepdim=True)
+            intervals.append(time_targets.float().nan_to_num().clamp(0, 1))
         if intervals:
             # One pass of the encoder for frames and events together.
-            encoded = self.time_encoder(torch.cat([i.float() for i in intervals]))
-            for mask, rows in zip(is_time, encoded.split([len(i) for i in intervals]), strict=True):
-                embeds = embeds.masked_scatter(mask.unsqueeze(-1), rows.to(embeds.dtype))
-        return embeds
+            encoded = self.time_encoder(torch.cat(intervals)).to(tokens.dtype)
+            encoded = list(encoded.split([len(one) for one in intervals]))
+            if time_targets is not None:
+                encoded[-1] = torch.where(is_known, encoded[-1], tokens[index.events])
+            rows += encoded
+        if not rows:
+            return embeds
+        rows = torch.cat([some.to(tokens.dtype) for some in rows])
+        return tokens.index_copy(0, torch.cat(places), rows).view_as(embeds)
 
     # ------------------------------------------------------------------ forward
 
@@ -217,13 +267,14 @@ class TimeMixin(TimeGeneration, Seam):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | slice | Tensor = 0,
         group_ids: Tensor | None = None,
         sample_ids: Tensor | None = None,
         loss_weight: Tensor | None = None,
         loss_divisor: Tensor | float | None = None,
         image_features: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
+        token_index: dict[str, Any] | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> DisTimeOutput:
@@ -250,13 +301,16 @@ class TimeMixin(TimeGeneration, Seam):
             past_key_values: the same, by the name that transformers used before 5.24.
             inputs_embeds: `(B, T, C)` instead of `input_ids` (inference only).
             use_cache: return a cache.
-            logits_to_keep: number of last positions to compute logits for, 0 for all.
+            logits_to_keep: number of last positions to compute logits for, 0 for all; or which.
             group_ids: `(B, T)` packing with shared prefixes, see `distime.model.packing`.
             sample_ids: `(B, T)` likewise; samples are numbered from 0 over the batch.
             loss_weight: `(B, T)` weight of every token in the text loss.
             loss_divisor: divides the sum of the samples' losses instead of their number here.
             image_features: instead of `pixel_values`, see `embed`.
             image_grid_thw: see `embed`.
+            token_index: fields of a `TokenIndex` of the batch, as the collator makes it. Without it
+                the model looks for the tokens itself and waits for the device, as it does to see
+                whether samples are packed.
             return_dict: accepted for transformers; the output is always a `DisTimeOutput`.
             **kwargs: those of `transformers.utils.generic.TransformersKwargs`, for the language
                 model.
@@ -268,13 +322,23 @@ class TimeMixin(TimeGeneration, Seam):
         _refuse_unknown(kwargs)
         cache = past_key_values if cache is None else cache
         features, is_placeholder = None, None
+        is_plain = position_ids is not None and position_ids.ndim == 2
+        if group_ids is None and is_plain and cache is None and token_index is None:
+            packing = groups_from_positions(position_ids, attention_mask)
+            group_ids, sample_ids = packing or (None, None)
         if inputs_embeds is None:
             features = self.features(pixel_values, image_grid_thw, image_features)
             # What a cache follows on was checked before, and a model may emit any token.
             continues = cache is not None and cache.get_seq_length() > 0
-            if not continues or features is not None or frame_times is not None:
-                self.check_media(input_ids, features, frame_times, time_targets)
-            inputs_embeds = self._embed(input_ids, features, frame_times, time_targets)
+            has_media = not continues or features is not None or frame_times is not None
+            if token_index is not None:
+                index = TokenIndex(**token_index)
+            else:
+                index = self.find_tokens(input_ids, labels, sample_ids, media=has_media)
+            if has_media:
+                self.check_media(index, features, frame_times, time_targets)
+            given = self._given_times(index, time_targets)
+            inputs_embeds = self._embed(input_ids, index, features, frame_times, given)
             if features is not None:
                 is_placeholder = self.is_placeholder(input_ids)
         elif labels is not None:
@@ -285,23 +349,24 @@ class TimeMixin(TimeGeneration, Seam):
                 "they belong to tokens"
             )
 
-        is_plain = position_ids is not None and position_ids.ndim == 2
-        if group_ids is None and is_plain and cache is None:
-            packing = groups_from_positions(position_ids, attention_mask)
-            group_ids, sample_ids = packing or (None, None)
         if position_ids is None:
             position_ids = self.prompt_positions(input_ids, attention_mask, image_grid_thw)
             if position_ids is not None:
                 position_ids = position_ids[..., -inputs_embeds.shape[1] :]
-        if group_ids is not None:
+        text_config = self.config.get_text_config()
+        if "cu_seq_lens_q" in kwargs and "flash" in text_config._attn_implementation:
+            attention_mask = None  # all is said
+        elif group_ids is not None:
             if self.position_rows > 1 and "flash" in self.config._attn_implementation:
                 raise ValueError(
                     "flash attention reads where packed samples begin from positions, which have "
                     "several coordinates here; load the model with attn_implementation='sdpa'"
                 )
             attention_mask = packed_attention_mask(
-                self.config.get_text_config(), inputs_embeds, group_ids, sample_ids
+                text_config, inputs_embeds, group_ids, sample_ids
             )
+        if attention_mask is None and token_index is not None:
+            attention_mask = plain_attention_mask(text_config)
 
         outputs = self.run_language_model(
             inputs_embeds,
@@ -328,11 +393,12 @@ class TimeMixin(TimeGeneration, Seam):
             if sample_ids is None:
                 rows = torch.arange(len(labels), device=labels.device)
                 sample_ids = rows.unsqueeze(-1).expand_as(labels)
-            losses, logits = self._losses(
+            losses, logits, result.time_logits = self._losses(
                 hidden, input_ids, labels, time_targets, sample_ids, loss_weight, loss_divisor
             )
             result.loss, result.text_loss = losses.total, losses.text
-            result.distribution_loss, result.iou_loss = losses.distribution, losses.iou
+            for name, loss in losses.times.items():
+                result[f"{name}_loss"] = loss
             result.logits = logits if result.logits is None else result.logits
         return result
 
@@ -345,7 +411,7 @@ class TimeMixin(TimeGeneration, Seam):
         sample_ids: Tensor,
         loss_weight: Tensor | None,
         loss_divisor: Tensor | float | None,
-    ) -> tuple[Losses, Tensor]:
+    ) -> tuple[Losses, Tensor, Tensor | None]:
         is_time = input_ids == self.config.time_token_id
         supervised = labels != IGNORED_LABEL
         supervised[:, 0] = False  # nothing predicts the first token of a row
@@ -369,18 +435,19 @@ class TimeMixin(TimeGeneration, Seam):
                 loss_weight[:, 1:][owned], sample_ids[:, 1:][owned], num_samples
             )
         logits = self.lm_head(before[supervised[:, 1:]])
+        time_logits = self.time_decoder and self.time_decoder(before[is_target[:, 1:]])
         losses = self.criterion(
             text_logits=logits,
             text_labels=labels[supervised],
             text_sample=sample_ids[supervised],
-            time_logits=self.time_decoder(before[is_target[:, 1:]]),
+            time_logits=time_logits,
             time_targets=targets,
             time_sample=sample_ids[is_target],
             num_samples=num_samples,
             divisor=loss_divisor,
             **weights,
         )
-        return losses, logits
+        return losses, logits, time_logits
 
 
 def _refuse_unknown(kwargs: dict[str, Any]) -> None:

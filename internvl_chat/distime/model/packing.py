@@ -52,10 +52,26 @@ def attention_mask_of(config: PreTrainedConfig, visible: Tensor, dtype: torch.dt
         visible: true where a query may see a key.
         dtype: of the hidden states.
     """
-    if config._attn_implementation == "sdpa":
-        return visible
-    lowest = torch.finfo(dtype).min
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, lowest)
+    return visible if config._attn_implementation == "sdpa" else additive_mask(visible, dtype)
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a token is seen and the lowest number where it is not, of the shape of `visible`."""
+    lowest = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=visible.device)
+    return torch.where(visible, torch.zeros_like(lowest), lowest)
+
+
+def plain_attention_mask(config: PreTrainedConfig) -> dict[str, None] | None:
+    """What tells a language model that each token sees all before it, where it can be told.
+
+    From no mask it would conclude that positions may restart, and look: it waits for the device.
+
+    Args:
+        config: the language model's configuration.
+    """
+    kinds = set(getattr(config, "layer_types", None) or ())
+    by_itself = config._attn_implementation == "sdpa" or "flash" in config._attn_implementation
+    return {"full_attention": None} if by_itself and kinds == {"full_attention"} else None
 
 
 def packed_attention_mask(
@@ -87,13 +103,18 @@ def packed_attention_mask(
         return None
 
     if config._attn_implementation != "flex_attention":
+        # In the form that is added, also for SDPA: of a bool mask it makes one in every layer, and
+        # keeps each for the backward pass.
         # The rule by broadcasting: evaluated for one pair of positions after another, as
         # transformers would, it takes a tenth of a small model's step.
         same_group = group_ids.unsqueeze(-1) == group_ids.unsqueeze(-2)
         same_sample = sample_ids.unsqueeze(-1) == sample_ids.unsqueeze(-2)
         shared = (sample_ids == SHARED).unsqueeze(-2)
         visible = (same_group & (shared | same_sample)).tril().unsqueeze(1)
-        return attention_mask_of(config, visible, inputs_embeds.dtype)
+        device = inputs_embeds.device.type
+        is_autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_autocast else inputs_embeds.dtype
+        return additive_mask(visible, dtype)
 
     def is_visible(batch, head, query, key):
         same_group = group_ids[batch, query] == group_ids[batch, key]

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from distime.model.raw_pixels import normalise
 from distime.model.weights import Checkpoint, CheckpointError
 
 
@@ -77,7 +78,8 @@ class Seam:
         """Run the vision side.
 
         Args:
-            pixel_values: all pictures of a batch in token order, in the backbone's own shape.
+            pixel_values: all pictures of a batch in token order, in the backbone's own shape; of
+                uint8, they are to be `normalised`.
             image_grid_thw: `(G, 3)`, what the backbone's processor says of each slot or picture
                 beside its pixels (frames, height and width in patches), where it says anything.
 
@@ -85,6 +87,21 @@ class Seam:
             features `(N, W)`, see above.
         """
         raise NotImplementedError
+
+    def normalised(self, pixel_values: Tensor) -> Tensor:
+        """Pixels as the vision side takes them: uint8 ones normalised, others as they are.
+
+        Raises:
+            ValueError: the configuration does not say how.
+        """
+        if pixel_values.dtype != torch.uint8:
+            return pixel_values
+        if self.config.image_mean is None or self.config.image_std is None:
+            raise ValueError(
+                "pixel_values are uint8, and the model's configuration has no image_mean and "
+                "image_std to normalise them with: call processor.check_model(model.config)"
+            )
+        return normalise(pixel_values, self.config.image_mean, self.config.image_std)
 
     @property
     def feature_width(self) -> int:

@@ -37,6 +37,34 @@ def expected_time(distribution: Tensor) -> Tensor:
     return (distribution * bins).sum(-1) / reg_max
 
 
+def draw_times(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw a bin for each boundary, as normalised time.
+
+    Args:
+        logits: `(N, 2, reg_max + 1)`.
+        generator: of the draws.
+
+    Returns:
+        `(N, 2)`; start and end are drawn independently, so the end may come first.
+    """
+    count, sides, bins = logits.shape
+    probabilities = logits.float().softmax(-1).view(count * sides, bins)
+    drawn = torch.multinomial(probabilities, 1, generator=generator)
+    return drawn.view(count, sides).float() / (bins - 1)
+
+
+def time_log_prob(logits: Tensor, intervals: Tensor) -> Tensor:
+    """Log-probability `(N,)` that `draw_times` gives these intervals.
+
+    Args:
+        logits: `(N, 2, reg_max + 1)`.
+        intervals: `(N, 2)` normalised, each boundary on a bin.
+    """
+    bins = (intervals * (logits.shape[-1] - 1)).round().long()
+    chosen = logits.float().log_softmax(-1).gather(-1, bins.unsqueeze(-1))
+    return chosen.squeeze(-1).sum(-1)
+
+
 class TimeLinear(nn.Linear):
     """A linear layer of a time module: the type by which its own initialisation is found."""
 

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-T = TypeVar("T")
+N, T = TypeVar("N"), TypeVar("T")
 
 
 def load_ahead(
-    numbers: Iterable[int], load: Callable[[int], T], workers: int
-) -> Iterator[tuple[int, Future[T]]]:
-    """Call `load` for numbers in background threads, `workers` ahead of the consumer.
+    items: Iterable[N], load: Callable[[N], T], workers: int
+) -> Iterator[tuple[N, Future[T]]]:
+    """Call `load` for each item in background threads, `workers` ahead of the consumer.
 
     Threads are enough: decoding, resizing and tokenising all work without Python's lock.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="video")
-    waiting: deque[tuple[int, Future[T]]] = deque()
+    waiting: deque[tuple[N, Future[T]]] = deque()
     try:
-        for number in numbers:
-            waiting.append((number, pool.submit(load, number)))
+        for item in items:
+            waiting.append((item, pool.submit(load, item)))
             if len(waiting) > workers:
                 yield waiting.popleft()
         while waiting:

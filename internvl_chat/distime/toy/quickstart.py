@@ -8,11 +8,7 @@ the machine as a whole learns; it says nothing about the paper's results on real
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,45 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from distime import paths
-from distime.benchmarks import benchmarks
-from distime.benchmarks.base import Benchmark
 from distime.metrics.intervals import iou as temporal_iou
 from distime.toy.curriculum import FRAMES, STAGES, words, write_curriculum
-from distime.toy.synthetic import (
-    Event,
-    SyntheticVideo,
-    write_videos,
+from distime.toy.stages import (
+    Stage,
+    evaluate_stage,
+    frames_per_slot,
+    synthetic_benchmark,
+    train_stage,
 )
-
-logger = logging.getLogger(__name__)
-
+from distime.toy.synthetic import Event, SyntheticVideo, write_videos
 
 EXPECTED_MIOU = {"internvl": (65, 76)}
 """Percent, of the default sizes, by backbone where that was measured. Eight runs of six seeds gave
 65.7 to 75.3 on InternVL (README.md). The same seed gives other numbers on another CPU, which rounds
 differently."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """How long and how one stage trains.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: groups of items in a step.
-        items: most items about one video in a group.
-        schedule: of the learning rate.
-        learning_rate: its peak.
-        sees: whether the vision tower is trained; it has learned to see after two stages.
-    """
-
-    steps: int
-    batch_size: int
-    items: int = 64
-    schedule: str = "constant_with_warmup"
-    learning_rate: float = 3e-3
-    sees: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,11 +102,11 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
     held_out = write_videos(
         out / "videos" / "held_out", settings.held_out_videos, 2 * settings.seed + 1
     )
-    annotation, ground_truth = _benchmark().of_synthetic(held_out, out)
+    annotation, ground_truth = synthetic_benchmark().of_synthetic(held_out, out)
     lessons = write_curriculum(train, out / "videos" / "train", out / "lessons", settings.seed)
     lap("videos")
 
-    per_slot = _frames_per_slot(settings.backbone)
+    per_slot = frames_per_slot(settings.backbone)
     checkpoint = untrained = out / "checkpoints" / "untrained"
     if not (untrained / "config.json").is_file():
         # Imported here, so that what needs no model does not wait for it.
@@ -152,13 +124,13 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
         if not (trained / "config.json").is_file():
             stage = getattr(settings, name)
             frames = FRAMES[name] * per_slot
-            _train(checkpoint, trained, lessons[name], stage, frames, settings.seed)
+            train_stage(checkpoint, trained, lessons[name], stage, frames, settings.seed)
         checkpoint = trained
     lap("training")
 
     metrics = {}
     for model in (untrained, checkpoint):
-        metrics[model] = _evaluate(
+        metrics[model] = evaluate_stage(
             model, annotation, out / "videos" / "held_out", out / "results" / model.name,
             ground_truth, FRAMES["ground"] * per_slot,
         )  # fmt: skip
@@ -176,86 +148,6 @@ def run(out: Path, settings: QuickstartSettings | None = None) -> QuickstartResu
         seconds=seconds,
         picture=picture,
     )
-
-
-def _frames_per_slot(backbone: str) -> int:
-    """Lessons count in slots, so that a model sees as many times on every backbone."""
-    from distime.backbones import BACKBONES
-
-    return BACKBONES[backbone].frames_per_slot if backbone in BACKBONES else 1
-
-
-# ---------------------------------------------------------------------- the two scripts
-
-
-def _call(script: str, *arguments: str | Path, **environment: str) -> None:
-    environment = {"PYTHON": sys.executable, "GPUS": "1"} | environment
-    subprocess.run(
-        ["sh", str(paths.scripts() / script), *map(str, arguments)],
-        check=True,
-        env=os.environ | environment,
-    )
-
-
-def _train(start: Path, out: Path, meta: Path, stage: Stage, num_frames: int, seed: int) -> None:
-    # Two processes of one thread each: a model this small gains nothing from a second thread.
-    processes = 2 if (os.cpu_count() or 1) > 1 and stage.batch_size % 2 == 0 else 1
-    _call(
-        "shell/distime/launch.sh",
-        "--model_name_or_path", start,
-        "--output_dir", out,
-        "--meta_path", meta,
-        "--max_steps", str(stage.steps),
-        "--learning_rate", str(stage.learning_rate),
-        "--lr_scheduler_type", stage.schedule,
-        "--warmup_steps", "20",
-        "--adam_beta2", "0.98",
-        "--freeze_backbone", str(not stage.sees),
-        "--group_by_length", "True",
-        "--max_grad_norm", "1",
-        # A mean over boundaries learns faster here than the published sum over 32.
-        "--distribution_loss_reduction", "mean",
-        "--share_video_prefix", "True",
-        "--max_items_per_group", str(stage.items),
-        "--min_num_frame", str(num_frames),
-        "--max_num_frame", str(num_frames),
-        "--sampling_method", "middle",
-        "--cache_samples", "True",
-        "--seed", str(seed),
-        "--logging_steps", "50",
-        "--save_strategy", "no",
-        "--report_to", "none",
-        GPUS=str(processes),
-        BATCH_SIZE=str(stage.batch_size),
-        PER_DEVICE_BATCH_SIZE=str(stage.batch_size // processes),
-        OMP_NUM_THREADS="1",
-        OMP_WAIT_POLICY="PASSIVE",
-    )  # fmt: skip
-
-
-def _benchmark() -> type[Benchmark]:
-    """The benchmark that can be made of synthetic videos."""
-    return next(one for one in benchmarks().values() if one.of_synthetic is not None)
-
-
-def _evaluate(
-    checkpoint: Path,
-    annotation: Path,
-    videos: Path,
-    out: Path,
-    ground_truth: Path,
-    num_frames: int,
-) -> dict[str, float]:
-    _call(
-        "evaluate.sh", checkpoint, _benchmark().name,
-        "--annotation", annotation,
-        "--video-root", videos,
-        "--out-dir", out,
-        "--ground-truth", ground_truth,
-        "--num-segments", str(num_frames),
-        "--max-new-tokens", "16",
-    )  # fmt: skip
-    return json.loads((out / "score.json").read_text())["metrics"]
 
 
 def _start_over_if_changed(out: Path, settings: QuickstartSettings) -> None:

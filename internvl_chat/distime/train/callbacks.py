@@ -19,7 +19,8 @@ class CountEpochs(TrainerCallback):
 
     def __init__(self, rows: PlannedRows, rows_per_step: int):
         taken = np.cumsum([len(keys) for keys in rows.plan])
-        self.passes = taken[rows_per_step - 1 :: rows_per_step] / len(rows.data)
+        seen = taken[rows_per_step - 1 :: rows_per_step] / rows.repeats
+        self.passes = seen / len(rows.data)
         """Passes over the data after each step."""
 
     def on_step_end(

@@ -21,15 +21,14 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import set_seed
 
 from distime.backbones import DisTimeForConditionalGeneration
-from distime.data.collator import Collator
 from distime.data.dataset import TrainingData
 from distime.data.lengths import KeptLengths
-from distime.data.plan import PlannedRows, PlanSettings, make_plan
+from distime.data.plan import PlannedRows, PlanSettings, make_plan, repeat_steps
 from distime.errors import DisTimeError
 from distime.files import file_digest
 from distime.processing.processor import DisTimeProcessor
 from distime.provenance import PACKAGES, git_commit, versions
-from distime.train import speed
+from distime.train import objectives, speed
 from distime.train.arguments import (
     ArgumentError,
     DataArguments,
@@ -130,7 +129,9 @@ def plan_rows(
         )
     if left := len(plan) - steps * rows_per_step:
         logger.info("the last %d rows do not fill a step and are left out", left)
-    return PlannedRows(data, plan[: steps * rows_per_step])
+    repeats = training.num_iterations or 1
+    plan = repeat_steps(plan[: steps * rows_per_step], rows_per_step, repeats)
+    return PlannedRows(data, plan[:wanted], repeats)
 
 
 def read_held_out(
@@ -154,17 +155,23 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     began = time.time()
     flags = recorded_flags(arguments, data_arguments, training)
     speed.check(arguments, data_arguments, training)
+    objective = objectives.find(training.objective)(training)
+    objective.check(arguments, data_arguments, training)
     if training.cpu_threads:
         torch.set_num_threads(training.cpu_threads)
     set_seed(training.seed)
     processor = DisTimeProcessor.from_pretrained(arguments.model_name_or_path)
     speed.check_backbone(processor, arguments, data_arguments, training)
-    processor.settings = replace(processor.settings, **data_arguments.processor_overrides)
+    overrides = data_arguments.processor_overrides
+    if arguments.time_head is not None:
+        overrides["time_head"] = arguments.time_head
+    processor.settings = replace(processor.settings, **overrides)
     processor.adjust(**data_arguments.frame_settings(processor.settings))
     model = load_model(arguments, training)
     if data_arguments.image_size is not None:
         processor.fit(model.config)
     processor.check_model(model.config)
+    objective.attach(model, processor)
     data = TrainingData(data_arguments.meta_path, processor, data_arguments.settings)
     held_out = read_held_out(processor, data_arguments, training)
     if data_arguments.cache_features:
@@ -181,9 +188,10 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
         args=training,
         train_dataset=rows,
         eval_dataset=held_out,
-        data_collator=Collator(processor.token_ids.pad, processor.positions),
+        data_collator=objective.collator(processor),
         exporter=exporter,
         record=record,
+        objective=objective,
         max_bad_samples=data_arguments.max_bad_samples,
     )
     if checkpoint:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from distime.errors import DisTimeError
+from distime.model.heads import HEAD_NAMES
+from distime.train import objectives
 
 
 class ArgumentError(DisTimeError):
@@ -90,6 +92,14 @@ class ModelFlags:
         "", "checkpoint to start from: ours, a base model, DisTime, checkpoint-N, an adapter"
     )
     conv_style: str = _flag("internvl2_5", "chat template; internvl2_5 is the only one")
+    time_head: str | None = _flag(
+        None,
+        "how the model says when: distribution (as published, and as base models begin), "
+        "regression, two numbers, or text, digits in its words",
+    )
+    reencode_times: bool | None = _flag(
+        None, "embed a predicted time as what it says (True), or leave the token as it is"
+    )
     dec_reg: int | None = _flag(None, "reg_max: bins of the time distributions minus one")
     enc_sigma: float | None = _flag(
         None, "standard deviation of the time encoder's Gaussians, in bins"
@@ -115,6 +125,9 @@ class ModelFlags:
     text_loss_weight: float | None = _flag(None, "weight of the text loss")
     distribution_loss_weight: float | None = _flag(None, "weight of the distribution loss")
     iou_loss_weight: float | None = _flag(None, "weight of the IoU loss")
+    distance_loss_weight: float | None = _flag(
+        None, "weight of the distance from the truth, with --time_head regression"
+    )
     distribution_loss_reduction: str | None = _flag(None, "sum (published) or mean over boundaries")
 
 
@@ -176,6 +189,32 @@ class RunFlags:
     ddp_find_unused_parameters: bool = _flag(False, "off: every parameter always has a gradient")
 
 
+@dataclass
+class ObjectiveFlags:
+    """What it learns from"""
+
+    objective: str = _flag(
+        "supervised",
+        "supervised, the annotated answers; expected_reward, besides them the exact expectation of "
+        "a reward; grpo, the rewards of its own sampled answers: see docs/REWARDS.md",
+    )
+    rewards: list[str] | None = _flag(
+        None, "NAME or FILE.py:FUNCTION of each, behind it :WEIGHT unless that is 1 (tiou)"
+    )
+    reward_weight: float | None = _flag(None, "of the expected reward beside the losses (1)")
+    num_generations: int | None = _flag(None, "answers that are sampled to each question (8)")
+    max_completion_length: int | None = _flag(None, "longest of them, in tokens (128)")
+    temperature: float | None = _flag(None, "at which words and times are drawn (1)")
+    num_iterations: int | None = _flag(None, "steps on the same sampled answers (1)")
+    clip_epsilon: float | None = _flag(
+        None, "how far a probability may leave that of the draw, for --num_iterations (0.2)"
+    )
+    kl_weight: float | None = _flag(None, "of the distance to the start model; needs LoRA (0)")
+    scale_rewards: bool | None = _flag(
+        None, "divide rewards by their standard deviation within a question (False)"
+    )
+
+
 INHERITED = {
     "output_dir": "where checkpoints, the result and run.json go",
     "per_device_train_batch_size": "samples in one forward pass of one process (8)",
@@ -228,6 +267,7 @@ _NOT_NEGATIVE = Limits(at_least=0)
 _SHARE = Limits(at_least=0, below=1)
 _POSITIVE = Limits(above=0)
 LIMITS = {
+    "time_head": Limits(str, one_of=HEAD_NAMES),
     "dec_reg": _COUNT,
     "enc_sigma": _POSITIVE,
     "layer_num": _COUNT,
@@ -239,6 +279,7 @@ LIMITS = {
     "text_loss_weight": _NOT_NEGATIVE,
     "distribution_loss_weight": _NOT_NEGATIVE,
     "iou_loss_weight": _NOT_NEGATIVE,
+    "distance_loss_weight": _NOT_NEGATIVE,
     "distribution_loss_reduction": Limits(str, one_of=("sum", "mean")),
     "min_num_frame": _COUNT,
     "max_num_frame": _COUNT,
@@ -256,6 +297,14 @@ LIMITS = {
     "num_train_epochs": _POSITIVE,
     "logging_steps": _POSITIVE,
     "cpu_threads": _COUNT,
+    "objective": Limits(str, one_of=objectives.NAMES),
+    "reward_weight": _POSITIVE,
+    "num_generations": Limits(int, at_least=2),
+    "max_completion_length": _COUNT,
+    "temperature": _POSITIVE,
+    "num_iterations": _COUNT,
+    "clip_epsilon": Limits(above=0, below=1),
+    "kl_weight": _NOT_NEGATIVE,
     "eval_limit": _COUNT,
     "eval_max_new_tokens": _COUNT,
     "per_device_train_batch_size": _COUNT,
@@ -284,7 +333,7 @@ LIMITS = {
 }
 """What the flags may be that are numbers, or words from a short list."""
 
-GROUPS = (ModelFlags, DataFlags, RunFlags)
+GROUPS = (ModelFlags, DataFlags, ObjectiveFlags, RunFlags)
 
 
 def known_flags() -> set[str]:

@@ -15,7 +15,7 @@ from distime.train.arguments import ModelArguments
 
 logger = logging.getLogger(__name__)
 
-_TIME_MODULES = ("time_encoder", "time_decoder")
+TIME_MODULES = ("time_encoder", "time_decoder")
 
 
 def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArguments) -> None:
@@ -37,7 +37,7 @@ def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArg
         inject_adapter_in_model(lora_config(model, arguments, rows), model)
     in_full = arguments.train_embeddings == "full"
     for name, parameter in model.named_parameters():
-        if "lora_" in name or "trainable_tokens_delta" in name or name.startswith(_TIME_MODULES):
+        if "lora_" in name or "trainable_tokens_delta" in name or name.startswith(TIME_MODULES):
             parameter.requires_grad_(True)
         elif name.startswith(tuple(f"{module}." for module in modules)):
             parameter.requires_grad_(in_full)

@@ -20,7 +20,6 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
-from distime.data.collator import FOR_TRAINER
 from distime.data.problems import kind_of
 from distime.errors import DisTimeError
 from distime.train import checkpoints, distributed
@@ -28,10 +27,11 @@ from distime.train.callbacks import CountEpochs, EvaluateAtTheEnd
 from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
+from distime.train.objectives.base import Objective
+from distime.train.objectives.supervised import Supervised
 
 logger = logging.getLogger(__name__)
 
-_LOSSES = ("text_loss", "distribution_loss", "iou_loss")
 _LOST = {
     "num_problems": "broken_samples",
     "num_clamped": "intervals_cut_to_video",
@@ -57,6 +57,8 @@ class DisTimeTrainer(Trainer):
     Args:
         exporter: writes and reads what is trained.
         record: what a checkpoint must agree on with the run that goes on from it.
+        objective: what it learns from its samples, attached to the model; their answers alone
+            where None.
         max_bad_samples: stop when more samples than this had to be replaced.
         eval_dataset: a `HeldOut`, or None.
     """
@@ -68,11 +70,16 @@ class DisTimeTrainer(Trainer):
         *args: Any,
         exporter: Exporter,
         record: RunRecord,
+        objective: Objective | None = None,
         max_bad_samples: int = 100,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.exporter, self.record = exporter, record
+        if objective is None:
+            objective = Supervised(self.args)
+            objective.attach(self.model, exporter.processor)
+        self.objective = objective
         # Set by the trainer, it would be saved with the model; `compute_loss` says it instead.
         vars(self.model.config).pop("use_cache", None)
         self._is_saving = False
@@ -97,13 +104,24 @@ class DisTimeTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Fetch the micro-batches of a step and count its samples over all ranks."""
+        """Fetch the micro-batches of a step and count its samples over all ranks.
+
+        Raises:
+            TrainingError: too many samples are broken, or a reward cannot be had.
+        """
         began = time.perf_counter()
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         self._seconds_waited += time.perf_counter() - began
         self._places_of_step = [place for batch in batches for place in batch["places"]]
-        counts = Counter(dict.fromkeys(_COUNTED, 0))
-        for batch in batches:
+        counts = Counter(dict.fromkeys((*_COUNTED, "num_failures"), 0))
+        failure = None
+        try:
+            batches = self.objective.prepare(
+                batches, self.state.global_step, self.compute_loss_context_manager
+            )
+        except DisTimeError as error:
+            counts["num_failures"], failure = 1, error
+        for batch in batches if failure is None else ():
             for problem in batch["problems"]:
                 logger.warning("%s", problem)
             for warning in batch["warnings"]:
@@ -119,9 +137,13 @@ class DisTimeTrainer(Trainer):
                 num_tokens=batch["input_ids"].numel() - padding,
                 num_padding=padding,
             )
-        local = torch.tensor([counts[name] for name in _COUNTED], device=device)
+        local = torch.tensor(list(counts.values()), device=device)
         summed = self.accelerator.reduce(local, reduction="sum").tolist()
-        counts = dict(zip(_COUNTED, summed, strict=True))
+        counts = dict(zip(counts, summed, strict=True))
+        if counts.pop("num_failures"):
+            # All processes learn of it and stop together: one alone would leave the others waiting.
+            messages = gather_object([] if failure is None else [str(failure)])
+            raise TrainingError(f"step {self.state.global_step}: {messages[0]}") from failure
         self.totals.update(counts)
         self._since_log.update(counts | {"num_steps": 1})
         if self.totals["num_problems"] > self.max_bad_samples:
@@ -235,21 +257,23 @@ class DisTimeTrainer(Trainer):
             TrainingError: the loss is not finite; names the samples.
         """
         places = inputs["places"]
-        inputs = {name: value for name, value in inputs.items() if name not in FOR_TRAINER}
-        if num_items_in_batch is not None:
-            # Ranks average their gradients, so each divides by its share of the samples.
-            inputs["loss_divisor"] = num_items_in_batch / self.accelerator.num_processes
-        outputs = model(**inputs, use_cache=False)
-        parts = torch.stack([getattr(outputs, name).detach() for name in _LOSSES])
+        # Ranks average their gradients, so each divides by its share of the samples.
+        divisor = num_items_in_batch
+        if divisor is not None:
+            divisor = divisor / self.accelerator.num_processes
+        loss, outputs = self.objective.compute(model, inputs, divisor)
+        names = self.objective.losses
+        parts = torch.stack([getattr(outputs, name).detach() for name in names])
         self._unchecked.append((parts, places))
         if self.accelerator.sync_gradients:
             self._check_losses()  # before the last backward pass of the step, so nothing is updated
-        for name, value in zip(_LOSSES, parts, strict=True):
+        for name, value in zip(names, parts, strict=True):
             self._loss_sums[name] = self._loss_sums.get(name, 0) + value
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return (loss, outputs) if return_outputs else loss
 
     def _check_losses(self) -> None:
         """Stop every process if the loss of any micro-batch of the step is not finite."""
+        names = self.objective.losses
         parts = torch.stack([parts for parts, _ in self._unchecked])
         is_bad = ~parts.isfinite().all(-1)
         num_bad = self.accelerator.reduce(is_bad.sum(), reduction="sum")
@@ -257,7 +281,7 @@ class DisTimeTrainer(Trainer):
             # All processes learn of it and stop together: one alone would leave the others waiting.
             messages = [
                 ", ".join(
-                    f"{name} {value:g}" for name, value in zip(_LOSSES, row.tolist(), strict=True)
+                    f"{name} {value:g}" for name, value in zip(names, row.tolist(), strict=True)
                 )
                 + f" for the samples {', '.join(places)}"
                 for row, bad, (_, places) in zip(parts, is_bad, self._unchecked, strict=True)
@@ -322,11 +346,12 @@ class DisTimeTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the three losses, throughput and padding to what is logged."""
+        """Add the losses, what the objective notes, throughput and padding to what is logged."""
         steps = self._since_log["num_steps"]  # a run that was resumed did not make them all
         if "loss" in logs and steps:
             for name, total in self._loss_sums.items():
                 logs[name] = self.accelerator.reduce(total, reduction="mean").item() / steps
+            logs |= self._noted()
             seconds, counts = time.perf_counter() - self._last_log, self._since_log
             logs["samples_per_second"] = counts["num_samples"] / seconds
             logs["tokens_per_second"] = counts["num_tokens"] / seconds
@@ -338,6 +363,16 @@ class DisTimeTrainer(Trainer):
             self._last_log = time.perf_counter()
             self._loss_sums, self._since_log, self._seconds_waited = {}, Counter(), 0.0
         super().log(logs, *args, **kwargs)
+
+    def _noted(self) -> dict[str, float]:
+        """Means, over all processes, of what the objective has noted since the last line."""
+        names = sorted(self.objective.sums)
+        if not names:
+            return {}
+        sums = torch.tensor([self.objective.sums[n] for n in names], device=self.args.device)
+        self.objective.sums.clear()
+        totals = self.accelerator.reduce(sums, reduction="sum").tolist()
+        return {n: total / count for n, (total, count) in zip(names, totals, strict=True) if count}
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
@@ -388,12 +423,13 @@ class DisTimeTrainer(Trainer):
         """What came of the run: steps, passes, counts since it was started, and the last losses."""
         history = self.state.log_history
         last = next((line for line in reversed(history) if "loss" in line), {})
+        losses = ("loss", *self.objective.losses)
         scores = next((line for line in reversed(history) if "eval_miou" in line), {})
         return {
             "steps": self.state.global_step,
             "epochs": self.state.epoch,
             "samples": {name.removeprefix("num_"): self.totals[name] for name in _COUNTED},
-            "losses": {name: last[name] for name in ("loss", *_LOSSES) if name in last},
+            "losses": {name: last[name] for name in losses if name in last},
             "evaluation": {
                 name: value for name, value in scores.items() if name.startswith("eval_")
             },

@@ -59,13 +59,19 @@ class InternVL(Backbone):
         """A frame of another size has other tokens; the vision tower interpolates positions."""
         set_image_tokens(config, settings.image_size)
 
-    def video(self, frames: Pictures, settings: ProcessorSettings) -> dict[str, Tensor]:
+    def video(
+        self, frames: Pictures, settings: ProcessorSettings, raw: bool = False
+    ) -> dict[str, Tensor]:
         """`pixel_values` `(F, 3, S, S)`."""
         size, mean, std = settings.image_size, settings.image_mean, settings.image_std
-        return {"pixel_values": frames_to_pixels(frames, size, mean, std)}
+        return {"pixel_values": frames_to_pixels(frames, size, mean, std, raw)}
 
     def images(
-        self, pictures: Iterable[Image.Image], settings: ProcessorSettings, tiled: bool = True
+        self,
+        pictures: Iterable[Image.Image],
+        settings: ProcessorSettings,
+        tiled: bool = True,
+        raw: bool = False,
     ) -> dict[str, Tensor]:
         """`pixel_values` of all tiles of all pictures."""
         limit = settings.max_tiles if tiled else 1
@@ -75,7 +81,7 @@ class InternVL(Backbone):
             for picture in pictures
             for tile in tile_image(picture, size, max_num=limit, use_thumbnail=thumbnail)
         ]
-        return self.video(tiles, settings)
+        return self.video(tiles, settings, raw)
 
     def video_media(self, num_frames: int, size: Size | None, settings: ProcessorSettings) -> Media:
         """A slot is a frame."""

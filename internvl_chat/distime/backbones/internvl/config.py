@@ -5,6 +5,7 @@ from __future__ import annotations
 from huggingface_hub.dataclasses import strict
 from transformers import InternVLConfig
 
+from distime.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from distime.model.config import TimeConfig
 
 
@@ -15,6 +16,8 @@ class DisTimeConfig(TimeConfig, InternVLConfig):
     # The first backbone of DisTime has the plain name, by which older folders call it.
     model_type = "distime"
 
+    image_mean: list[float] | tuple[float, ...] = IMAGENET_MEAN
+    image_std: list[float] | tuple[float, ...] = IMAGENET_STD
     tie_word_embeddings: bool = False
 
 

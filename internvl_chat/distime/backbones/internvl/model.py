@@ -44,6 +44,7 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
 
     def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor | None = None) -> Tensor:
         """Tiles `(F, 3, S, S)` -> features `(N, C)`."""
+        pixel_values = self.normalised(pixel_values)
         return self.get_image_features(pixel_values=pixel_values).pooler_output.flatten(0, 1)
 
     def blank_images(self) -> dict[str, Tensor]:
@@ -78,5 +79,5 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
         max_shard_size: int | str = "5GB",
     ) -> None:
         """Write tokenizer, config and weights as DisTime was published."""
-        published.write_tokenizer(tokenizer, folder)
         published.write(self, folder, max_shard_size)
+        published.write_tokenizer(tokenizer, folder)

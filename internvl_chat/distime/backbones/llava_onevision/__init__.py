@@ -145,15 +145,18 @@ class LlavaOnevision(Backbone):
         }
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
-    def video(self, frames: Pictures, settings: LlavaOnevisionSettings) -> dict[str, Tensor]:
+    def video(
+        self, frames: Pictures, settings: LlavaOnevisionSettings, raw: bool = False
+    ) -> dict[str, Tensor]:
         """A square for every frame, whatever its shape."""
-        return _tensors(list(frames), [[len(frames), 0, 0]], settings)
+        return _tensors(list(frames), [[len(frames), 0, 0]], settings, raw)
 
     def images(
         self,
         pictures: Iterable[Image.Image],
         settings: LlavaOnevisionSettings,
         tiled: bool = True,
+        raw: bool = False,
     ) -> dict[str, Tensor]:
         """The squares of all pictures."""
         pictures = list(map(to_image, pictures))
@@ -162,7 +165,7 @@ class LlavaOnevision(Backbone):
         else:
             shown = [[on_a_square(one, settings.image_mean)] for one in pictures]
         rows = [[len(some), *one.size[::-1]] for some, one in zip(shown, pictures, strict=True)]
-        return _tensors([square for some in shown for square in some], rows, settings)
+        return _tensors([square for some in shown for square in some], rows, settings, raw)
 
     def video_media(
         self, num_frames: int, size: Size | None, settings: LlavaOnevisionSettings
@@ -232,10 +235,10 @@ def _max_squares(vision_aspect_ratio: str) -> int:
 
 
 def _tensors(
-    squares: Sequence, rows: Sequence[Sequence[int]], settings: LlavaOnevisionSettings
+    squares: Sequence, rows: Sequence[Sequence[int]], settings: LlavaOnevisionSettings, raw: bool
 ) -> dict[str, Tensor]:
     size, mean, std = settings.image_size, settings.image_mean, settings.image_std
     return {
-        "pixel_values": frames_to_pixels(squares, size, mean, std),
+        "pixel_values": frames_to_pixels(squares, size, mean, std, raw),
         "image_grid_thw": torch.tensor(rows, dtype=torch.long).view(-1, 3),
     }

@@ -34,6 +34,8 @@ class DisTimeLlavaOnevisionConfig(TimeConfig, LlavaOnevisionConfig):
 
     model_type = "distime_llava_onevision"
 
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     tie_word_embeddings: bool = False
 
 
@@ -83,7 +85,8 @@ class DisTimeLlavaOnevision(
     def _project(self, pixel_values: Tensor) -> Tensor:
         config, tower = self.config, self.model.vision_tower
         layers = config.vision_feature_layer
-        out = tower(pixel_values.to(tower.dtype), output_hidden_states=layers, return_dict=True)
+        pixel_values = self.normalised(pixel_values).to(tower.dtype)
+        out = tower(pixel_values, output_hidden_states=layers, return_dict=True)
         chosen = [layers] if isinstance(layers, int) else layers
         states = torch.cat([out.hidden_states[layer] for layer in chosen], dim=-1)
         if config.vision_feature_select_strategy == "default":

@@ -25,6 +25,7 @@ from distime.backbones.base import (
     Size,
     saved_processor,
 )
+from distime.backbones.pixels import CLIP_MEAN, CLIP_STD
 from distime.backbones.qwen_vl.model import (
     DisTimeQwen2_5VL,
     DisTimeQwen2_5VLConfig,
@@ -143,7 +144,9 @@ class QwenVL(Backbone):
 
     # ------------------------------------------------------------------ pictures
 
-    def video(self, frames: Pictures, settings: QwenVLSettings) -> dict[str, Tensor]:
+    def video(
+        self, frames: Pictures, settings: QwenVLSettings, raw: bool = False
+    ) -> dict[str, Tensor]:
         """The patches of every slot; an odd last frame stands twice, as in the library."""
         frames = list(frames)
         first = frames[0]
@@ -152,15 +155,19 @@ class QwenVL(Backbone):
         step = settings.frames_per_slot
         frames += frames[-1:] * (-len(frames) % step)
         slots = [frames[start : start + step] for start in range(0, len(frames), step)]
-        return self._tensors([(slot, size) for slot in slots], settings)
+        return self._tensors([(slot, size) for slot in slots], settings, raw)
 
     def images(
-        self, pictures: Iterable[Image.Image], settings: QwenVLSettings, tiled: bool = True
+        self,
+        pictures: Iterable[Image.Image],
+        settings: QwenVLSettings,
+        tiled: bool = True,
+        raw: bool = False,
     ) -> dict[str, Tensor]:
         """The patches of every picture, which stands in all frames of its slot."""
         step = settings.frames_per_slot
         shown = [([one] * step, self._image_size(one.size, settings, tiled)) for one in pictures]
-        return self._tensors(shown, settings)
+        return self._tensors(shown, settings, raw)
 
     def video_media(self, num_frames: int, size: Size | None, settings: QwenVLSettings) -> Media:
         """As many slots and tokens as `video` makes."""
@@ -215,7 +222,7 @@ class QwenVL(Backbone):
         return fitting_size(*size, settings.factor, least, most)
 
     def _tensors(
-        self, slots: Sequence[tuple[Sequence, Size]], settings: QwenVLSettings
+        self, slots: Sequence[tuple[Sequence, Size]], settings: QwenVLSettings, raw: bool
     ) -> dict[str, Tensor]:
         patch = settings.patch_size
         made = [
@@ -226,10 +233,12 @@ class QwenVL(Backbone):
                 merge_size=settings.merge_size,
                 mean=settings.image_mean,
                 std=settings.image_std,
+                raw=raw,
             )
             for frames, size in slots
         ]
-        nothing = torch.empty(0, 3 * settings.frames_per_slot * patch**2)
+        dtype = torch.uint8 if raw else torch.float32
+        nothing = torch.empty(0, 3 * settings.frames_per_slot * patch**2, dtype=dtype)
         grids = [[1, height // patch, width // patch] for _, (width, height) in slots]
         return {
             "pixel_values": torch.cat([nothing, *made]),
@@ -297,8 +306,8 @@ class Qwen2_5VLSettings(QwenVLSettings):
 
     system_message: str | None = "You are a helpful assistant."
     patch_size: int = 14
-    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    image_mean: tuple[float, ...] = CLIP_MEAN
+    image_std: tuple[float, ...] = CLIP_STD
     image_min_pixels: int = 3136
     image_max_pixels: int = 12845056
     video_min_pixels: int = 100352

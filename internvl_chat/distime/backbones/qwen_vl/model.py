@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from distime.backbones.pixels import CLIP_MEAN, CLIP_STD
 from distime.backbones.qwen_vl.positions import batch_positions, sides_of
 from distime.backbones.qwen_vl.template import ADDED_TOKENS, IMAGE_PAD, VIDEO_PAD
 from distime.model.base_checkpoint import read_base
@@ -97,6 +98,9 @@ class DisTimeQwen3VLConfig(TimeConfig, Qwen3VLConfig):
 
     model_type = "distime_qwen3_vl"
 
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+
 
 @register
 class DisTimeQwen3VL(QwenVL, DisTimeForConditionalGeneration, Qwen3VLForConditionalGeneration):
@@ -119,7 +123,7 @@ class DisTimeQwen3VL(QwenVL, DisTimeForConditionalGeneration, Qwen3VLForConditio
 
     def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor | None = None) -> Tensor:
         """Patches `(P, D)` and grids `(G, 3)` -> features `(N, (1 + layers) C)`."""
-        visual = self.model.visual
+        visual, pixel_values = self.model.visual, self.normalised(pixel_values)
         out = visual(pixel_values.type(visual.dtype), grid_thw=image_grid_thw, return_dict=True)
         return torch.cat([out.pooler_output, *out.deepstack_features], dim=-1)
 
@@ -149,6 +153,9 @@ class DisTimeQwen2_5VLConfig(TimeConfig, Qwen2_5_VLConfig):
 
     model_type = "distime_qwen2_5_vl"
 
+    image_mean: list[float] | tuple[float, ...] = CLIP_MEAN
+    image_std: list[float] | tuple[float, ...] = CLIP_STD
+
 
 @register
 class DisTimeQwen2_5VL(QwenVL, DisTimeForConditionalGeneration, Qwen2_5_VLForConditionalGeneration):
@@ -165,6 +172,6 @@ class DisTimeQwen2_5VL(QwenVL, DisTimeForConditionalGeneration, Qwen2_5_VLForCon
 
     def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor | None = None) -> Tensor:
         """Patches `(P, D)` and grids `(G, 3)` -> features `(N, C)`."""
-        visual = self.model.visual
+        visual, pixel_values = self.model.visual, self.normalised(pixel_values)
         out = visual(pixel_values.type(visual.dtype), grid_thw=image_grid_thw, return_dict=True)
         return out.pooler_output

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from distime.backbones.pixels import ImageError, to_image
+from distime.model.raw_pixels import normalise
 
 
 def fitting_size(
@@ -139,6 +140,7 @@ def patches(
     merge_size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    raw: bool = False,
 ) -> Tensor:
     """The patches of one slot.
 
@@ -149,13 +151,13 @@ def patches(
         merge_size: patches on either side of what becomes one token.
         mean: of red, green and blue, on the scale 0 to 1.
         std: likewise.
+        raw: leave the pixels uint8.
 
     Returns:
         float32 `(h * w, 3 * len(frames) * patch_size**2)`; the patches of one token lie together.
     """
     resized = [np.asarray(to_image(one).resize(size, Image.Resampling.BICUBIC)) for one in frames]
-    pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    pixels.sub_(torch.tensor(mean).view(1, 3, 1, 1)).div_(torch.tensor(std).view(1, 3, 1, 1))
+    pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
     rows, columns = size[1] // patch_size, size[0] // patch_size
     cut = pixels.reshape(
         len(frames), 3,
@@ -163,4 +165,5 @@ def patches(
         columns // merge_size, merge_size, patch_size,
     )  # fmt: skip
     # (row of tokens, column of tokens, row in it, column in it, colour, frame, y, x)
-    return cut.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(rows * columns, -1)
+    cut = cut.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(rows * columns, -1)
+    return cut if raw else normalise(cut, mean, std)

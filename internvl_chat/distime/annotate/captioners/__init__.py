@@ -1,0 +1,1 @@
+"""The kinds of captioners, one a file; see `distime.annotate.captioner`."""

@@ -1,0 +1,36 @@
+"""How well the frames of each location fit the words, against the rest of the video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from distime.annotate.annotator import Clip
+from distime.annotate.curves import stands_out
+from distime.annotate.encoded import Encoded
+from distime.annotate.records import Compared
+
+if TYPE_CHECKING:
+    from distime.processing.sampling import VideoSample
+
+
+class Comparer(Encoded):
+    """Answers a clip, whose events are located, with a `Compared`."""
+
+    stage: ClassVar[str] = "similarity"
+    record: ClassVar[type[Compared]] = Compared
+    flag: ClassVar[str] = "--similarity {target}"
+
+    def answer(self, clip: Clip, loaded: VideoSample) -> tuple[Compared, Sequence[str]]:
+        """See `Annotator.answer`."""
+        events = clip.described.events
+        curves, cut = self.encoder.similarity(loaded.frames, [event.text for event in events])
+        found: dict[str, dict[str, float]] = {}
+        for event, curve in zip(events, curves.T, strict=True):
+            for locator, located in clip.located.items():
+                if (location := located.locations.get(event.id)) is not None:
+                    start, end = (t / loaded.duration for t in (location.start, location.end))
+                    value = round(stands_out(curve, start, end), 4)
+                    found.setdefault(event.id, {})[locator] = value
+        notes = [f"{cut} texts were cut to the encoder's length"] if cut else []
+        return Compared(clip.video, found), [*loaded.warnings, *notes]

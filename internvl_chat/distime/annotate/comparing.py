@@ -1,0 +1,44 @@
+"""Stage 3, where an encoder is given: how well the frames of each location fit the words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distime.annotate.annotator import Clip
+from distime.annotate.passes import Pass, expect_some
+from distime.annotate.records import Described, Located, RecordFile
+
+if TYPE_CHECKING:
+    from distime.annotate.run import Run
+
+
+def run(run: Run) -> tuple[list[str], int]:
+    """Write `similarity.jsonl`; return the summary and how many videos failed."""
+    if run.comparer is None:
+        return ["not asked for (--similarity)"], 0
+    events = RecordFile(run.folder.events, Described)
+    files = {name: RecordFile(run.folder.locations(name), Located) for name in run.locator_names}
+    numbers, videos, keys = [], [], []
+    for number, described in enumerate(events):
+        located = _located(files, described.video)
+        if described.events and located:
+            asked = [[event.id, event.text] for event in described.events]
+            asked += [[name, one.to_dict()] for name, one in located.items()]
+            numbers.append(number)
+            videos.append(described.video)
+            keys.append(run.key(described.video, asked))
+
+    def clip(number: int) -> Clip:
+        described = events[numbers[number]]
+        video = described.video
+        return Clip(number, video, run.path(video), described, _located(files, video))
+
+    out = run.folder.similarity
+    tally = Pass(run.comparer, run.folder, out, videos, keys, clip).run()
+    expect_some("similarity", [tally])
+    return [str(tally)], tally.failed
+
+
+def _located(files: dict[str, RecordFile[Located]], video: str) -> dict[str, Located]:
+    found = {name: file.of_video(video) for name, file in files.items()}
+    return {name: one for name, one in found.items() if one is not None and one.locations}

@@ -1,0 +1,51 @@
+"""What annotators have in common that compare frames with words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from distime.annotate.annotator import Annotator, Clip
+from distime.annotate.dual_encoder import DualEncoder, check_encoder
+from distime.evaluate.settings import checkpoint_digest
+
+if TYPE_CHECKING:
+    import torch
+
+    from distime.annotate.annotation_settings import AnnotationSettings
+    from distime.processing.sampling import VideoSample
+
+
+class Encoded(Annotator):
+    """Loads a dual encoder and the frames that it sees.
+
+    Attributes:
+        flag: how the command line names it, with `{target}`.
+    """
+
+    flag: ClassVar[str]
+
+    def __init__(self, target: str, name: str, settings: AnnotationSettings):
+        super().__init__(target, name, settings)
+        check_encoder(self.flag.format(target=target), Path(target))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Annotator.fingerprint`."""
+        names = ("fps", "curve_frames", "dtype")
+        return {
+            "encoder": checkpoint_digest(Path(self.target)),
+            **{name: getattr(self.settings, name) for name in names},
+        }
+
+    def open(self, device: torch.device) -> None:
+        """Load the encoder."""
+        from distime.annotate.precision import dtype_of
+
+        flag, dtype = self.flag.format(target=self.target), dtype_of(self.settings.dtype, device)
+        self.encoder = DualEncoder(flag, Path(self.target), device, dtype)
+
+    def load(self, clip: Clip) -> VideoSample:
+        """Read the frames."""
+        from distime.annotate.frames import look
+
+        return look(clip.path, self.settings.fps, self.settings.curve_frames)

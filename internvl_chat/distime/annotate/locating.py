@@ -1,0 +1,39 @@
+"""Stage 2: when. Each locator looks for the events of every video."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distime.annotate.annotator import Annotator, Clip
+from distime.annotate.passes import Pass, expect_some
+from distime.annotate.records import Described, RecordFile
+
+if TYPE_CHECKING:
+    from distime.annotate.run import Run
+
+
+def run(run: Run) -> tuple[list[str], int]:
+    """Write `locations/NAME.jsonl`; return the summary and the most videos that failed."""
+    events = RecordFile(run.folder.events, Described)
+    for locator in run.locators:
+        locator.check(events)
+    tallies = [_pass(run, locator, events).run() for locator in run.locators]
+    expect_some("locations", tallies)
+    return list(map(str, tallies)), max(one.failed for one in tallies)
+
+
+def _pass(run: Run, locator: Annotator, events: RecordFile[Described]) -> Pass:
+    numbers, videos, keys = [], [], []
+    for number, described in enumerate(events):
+        if described.events:
+            asked = [[event.id, event.text] for event in described.events]
+            numbers.append(number)
+            videos.append(described.video)
+            keys.append(run.key(described.video, asked))
+
+    def clip(number: int) -> Clip:
+        described = events[numbers[number]]
+        return Clip(number, described.video, run.path(described.video), described)
+
+    out = run.folder.locations(locator.name)
+    return Pass(locator, run.folder, out, videos, keys, clip, run.of(locator))

@@ -1,0 +1,1 @@
+"""The kinds of locators, one a file; see `distime.annotate.locator`."""

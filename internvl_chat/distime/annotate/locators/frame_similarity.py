@@ -1,0 +1,39 @@
+"""Locations without training: where frames are most similar to the words, by a dual encoder.
+
+The rule is ours: `distime.annotate.curves.best_run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from distime.annotate.annotator import Clip
+from distime.annotate.curves import best_run
+from distime.annotate.encoded import Encoded
+from distime.annotate.locator import Locator, rounded
+from distime.annotate.records import Located
+
+if TYPE_CHECKING:
+    from distime.processing.sampling import VideoSample
+
+
+class FrameSimilarity(Encoded, Locator):
+    """Takes the run of frames that stands out most."""
+
+    kind: ClassVar[str] = "clip"
+    flag: ClassVar[str] = "--locator clip:{target}"
+
+    def answer(self, clip: Clip, loaded: VideoSample) -> tuple[Located, Sequence[str]]:
+        """See `Annotator.answer`."""
+        events, count = clip.described.events, len(loaded.frames)
+        curves, cut = self.encoder.similarity(loaded.frames, [event.text for event in events])
+        found = {}
+        for event, curve in zip(events, curves.T, strict=True):
+            first, end, contrast = best_run(curve)
+            step = loaded.duration / count
+            location = rounded(first * step, end * step, contrast, loaded.duration)
+            if location is not None:
+                found[event.id] = location
+        notes = [f"{cut} texts were cut to the encoder's length"] if cut else []
+        return Located(clip.video, found), [*loaded.warnings, *notes]

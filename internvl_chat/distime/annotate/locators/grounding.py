@@ -1,0 +1,71 @@
+"""Locations from a DisTime checkpoint: one pass over each video for all of its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from distime.annotate.annotator import Clip, Outcome, model_folder
+from distime.annotate.locator import Locator, not_found, rounded
+from distime.annotate.records import Located
+from distime.evaluate.settings import checkpoint_digest
+from distime.processing.questions import moment_retrieval_question
+
+if TYPE_CHECKING:
+    import torch
+
+    from distime.annotate.annotation_settings import AnnotationSettings
+    from distime.processing.answers import Answer
+
+ANSWER_TOKENS = 64
+"""An answer that names a time takes about ten; longer ones do not come to it."""
+
+
+class Grounding(Locator):
+    """Asks a checkpoint when each event happens, and takes the time that it is surest of."""
+
+    kind: ClassVar[str] = "distime"
+
+    def __init__(self, target: str, name: str, settings: AnnotationSettings):
+        super().__init__(target, name, settings)
+        self.folder = model_folder(f"--locator {self.kind}", target)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Annotator.fingerprint`."""
+        return {"checkpoint": checkpoint_digest(self.folder), "dtype": self.settings.dtype}
+
+    def open(self, device: torch.device) -> None:
+        """Load the checkpoint."""
+        from distime.annotate.asking import load
+
+        self.model = load(self.folder, self.settings, device)
+
+    def outcomes(self, clips: Iterable[Clip]) -> Iterator[Outcome]:
+        """See `Annotator.outcomes`."""
+        from distime.annotate.asking import ask
+
+        asked = (
+            (clip, [moment_retrieval_question(event.text) for event in clip.described.events])
+            for clip in clips
+        )
+        for clip, answers in ask(self.model, asked, ANSWER_TOKENS):
+            yield _outcome(clip, answers)
+
+
+def _outcome(clip: Clip, answers: list[Answer | Exception]) -> Outcome:
+    events = clip.described.events
+    errors = [answer for answer in answers if isinstance(answer, Exception)]
+    if len(errors) == len(answers):
+        return Outcome(clip.number, None, (str(errors[0]),))
+    found, missing = {}, []
+    for event, answer in zip(events, answers, strict=True):
+        times = [] if isinstance(answer, Exception) else answer.events
+        best = max(times, key=lambda time: time.confidence, default=None)
+        location = best and rounded(best.start, best.end, best.confidence, answer.duration)
+        if location is None:
+            missing.append(event)
+        else:
+            found[event.id] = location
+    notes = not_found(missing, len(events), "the answer names no time")
+    notes += dict.fromkeys(str(error) for error in errors)
+    return Outcome(clip.number, Located(clip.video, found), tuple(notes))
