@@ -208,15 +208,16 @@ class Engine:
             Row(None, suffix, decoding, decoding.generator(number, self.model.device))
             for number, suffix in enumerate(_suffixes(inputs))
         ]
-        self.generate_alone(self.encode(inputs), rows)
+        self.generate_alone(self.encode(inputs, whole_pass=True), rows)
         return [self.read(row, inputs.duration) for row in rows]
 
     # ------------------------------------------------------------------ what a run asks for
 
-    def encode(self, inputs: PrefixInputs) -> SharedPrefix:
-        """Run the model over a video, once."""
+    def encode(self, inputs: PrefixInputs, whole_pass: bool = False) -> SharedPrefix:
+        """Run the model over a video, once; see `encode_prefix` of the model."""
         with self.timed("encode_videos"):
-            return self.model.encode_prefix(**self._on_device(inputs.prefix))
+            prefix = self._on_device(inputs.prefix)
+            return self.model.encode_prefix(**prefix, whole_pass=whole_pass)
 
     def batch(self) -> Batch:
         """Return an empty batch."""
