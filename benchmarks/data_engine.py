@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--unlabelled", type=int, default=600, help="videos without (600)")
     parser.add_argument("--held-out", type=int, default=150, help="videos to score on (150)")
     parser.add_argument("--steps", type=int, default=300, help="of each training (300)")
+    parser.add_argument("--batch-size", type=int, default=16, help="videos in a step (16)")
     parser.add_argument("--teacher-confidence", type=float, default=0.5, help="(0.5)")
     args = parser.parse_args()
     for part in args.parts:
@@ -240,7 +241,7 @@ def taught(folder: Path, start: Path, seed: int, args: argparse.Namespace) -> di
         meta = folder / f"{name}.json"
         write_json(meta, sources)
         if not (out / "config.json").is_file():
-            stage = Stage(args.steps, 16, schedule="cosine", learning_rate=2e-3)
+            stage = Stage(args.steps, args.batch_size, schedule="cosine", learning_rate=2e-3)
             train_stage(start, out, meta, stage, FRAMES["ground"], seed)
         score(name, out)
         return out
