@@ -89,8 +89,7 @@ class GRPO(Objective):
         self, arguments: ModelArguments, data: DataArguments, training: TrainArguments
     ) -> None:
         """Refuse what cannot be sampled from or would do nothing; see `Objective.check`."""
-        losses = ("text_loss_weight", "distribution_loss_weight", "iou_loss_weight")
-        for name in (*losses, "distribution_loss_reduction"):
+        for name in ("text_loss_weight", "distribution_loss_weight", "iou_loss_weight"):
             if getattr(arguments, name) is not None:
                 raise ArgumentError(f"--{name} does nothing with --objective grpo: leave it out")
         config = getattr(training, "hf_deepspeed_config", None)
