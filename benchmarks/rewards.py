@@ -4,10 +4,14 @@
     python benchmarks/rewards.py --settings clean --seeds 0 --steps 10
 
 A toy whose grounding stage is stopped early is trained on by each objective for about the same CPU
-seconds, in one process of one thread. Three settings: `clean`, one event and right labels;
-`imprecise`, the same, each boundary of each label off by up to a fifth of the event's length, the
-held-out ones right; `several`, questions with one to four intervals, so that how many to name must
-be learned too. Scored is the IoU of the set of all intervals that a greedy answer names.
+seconds, in one process of one thread. Three settings:
+
+    clean       one event, right labels
+    imprecise   the same, but each boundary of the labels is off by up to a fifth of its event's
+                length; those of the stage before and those that are held out are right
+    several     questions with one to four intervals, so that how many to name is learned too
+
+Scored is the IoU of the set of all intervals that a greedy answer names.
 
 Finished parts are kept, so that the same command goes on; other sizes need another --output. A
 folder of `distime quickstart --seed N` may be given as seedN in it, which saves the first stages.
@@ -49,8 +53,11 @@ EVERYTHING = "the content is visible."
 OBJECTIVES = {
     "supervised": (),
     "expected_reward": ("--objective", "expected_reward", "--reward_weight", "5"),
-    "grpo": ("--objective", "grpo", "--max_completion_length", "16"),
-}
+    "grpo": (
+        "--objective", "grpo", "--max_completion_length", "16", "--warmup_steps", "5",
+        "--per_device_train_batch_size", "8",
+    ),
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------- questions
@@ -93,12 +100,12 @@ def several(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
     ]
 
 
-SETTINGS: dict[str, tuple[Callable, Callable]] = {
-    "clean": (clean, clean),
-    "imprecise": (imprecise, clean),
-    "several": (several, several),
+SETTINGS: dict[str, tuple[Callable, Callable, Callable]] = {
+    "clean": (clean, clean, clean),
+    "imprecise": (clean, imprecise, clean),
+    "several": (several, several, several),
 }
-"""Questions of training, and those that are held out."""
+"""Questions of the stage that is stopped, of what follows it, and those that are held out."""
 
 
 def write_meta(
@@ -188,19 +195,19 @@ def score(checkpoint: Path, meta: Path) -> dict[str, float]:
 def measure(folder: Path, setting: str, seed: int, arguments: argparse.Namespace) -> dict:
     """Train and score everything of one setting and seed."""
     train, held_out = prepare_toy(folder, seed)
-    lessons, out = folder / "rewards_lessons", folder / "rewards" / setting
-    for_training, for_scores = SETTINGS[setting]
-    meta = write_meta(lessons, setting, train, folder / "videos/train", for_training)
-    truth = write_meta(
-        lessons, f"{setting}_held_out", held_out, folder / "videos/held_out", for_scores
-    )
+    lessons, out = folder / "rewards_lessons", folder / "rewards"
+    first, then, held = SETTINGS[setting]
+    videos = folder / "videos"
+    first_meta = write_meta(lessons, first.__name__, train, videos / "train", first)
+    meta = write_meta(lessons, then.__name__, train, videos / "train", then)
+    truth = write_meta(lessons, f"{held.__name__}_held_out", held_out, videos / "held_out", held)
     stage = replace(
         QuickstartSettings().ground, steps=arguments.early, schedule="constant_with_warmup"
     )
     batch = ("--per_device_train_batch_size", str(stage.batch_size))
-    early = out / "early"
+    early, out = out / f"early_{first.__name__}", out / setting
     start = folder / "checkpoints" / STAGES[-2]
-    flags = stage_flags(start, early, meta, stage, FRAMES["ground"], seed)
+    flags = stage_flags(start, early, first_meta, stage, FRAMES["ground"], seed)
     cost = train_here(early, [*flags, *batch])
     found = {"early": score(early, truth) | cost}
     rates = {"grpo": arguments.grpo_rate}

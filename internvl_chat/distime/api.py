@@ -32,7 +32,7 @@ from distime.engine import Decoding, Engine, Finished, Job
 from distime.errors import DisTimeError
 from distime.model.attention import ATTENTION
 from distime.model.hub import local_folder
-from distime.model.tokens import TIME_STAMP
+from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events
 from distime.processing.processor import DisTimeProcessor, PrefixInputs, Video
@@ -386,7 +386,8 @@ class DisTime:
         known = {field.name for field in fields(Decoding)}
         if unknown := sorted(generation.keys() - known):
             raise RequestError(f"unknown option {unknown[0]}: give {', '.join(sorted(known))}")
-        asked = _Questions(self.processor, video, questions, history, num_frames)
+        reencodes = self.model.config.reencode_times
+        asked = _Questions(self.processor, video, questions, history, num_frames, reencodes)
         return Job(asked.load, Decoding(**generation), samples, (asked, tag))
 
     def results(self, finished: Finished) -> list[Answer | Exception]:
@@ -457,8 +458,10 @@ class DisTime:
         questions = [asked for asked, _ in history] + [question]
         template = self.processor.template
         questions[0] = media.place(questions[0], JOIN["demo"], template)
-        answers = [answer for _, answer in _written(history)]
+        answers = [answer for _, answer in _written(history, self.processor)]
         text = template.prompt(questions[-1], list(zip(questions, answers, strict=False)))
+        for words in media.slot_words:
+            text = text.replace(FRAME_TIME_REF, words, 1)
         for token in template.placeholders:
             run = f"(?:{re.escape(token)})+"
             text = re.sub(run, lambda found, token=token: _counted(found[0], token), text)
@@ -485,8 +488,10 @@ class _Questions:
         questions: Sequence[str],
         history: History,
         num_frames: int | None,
+        reencodes: bool,
     ):
         self.processor, self.video, self.num_frames = processor, video, num_frames
+        self.reencodes = reencodes
         self.questions, self.history = list(questions), history
         self.errors: dict[int, PromptError] = {}
         self.origin = 0.0
@@ -494,7 +499,8 @@ class _Questions:
     def load(self) -> PrefixInputs:
         """Read the video and put the questions behind it."""
         processor = self.processor
-        sample, history = processor.load_video(self.video, self.num_frames), _written(self.history)
+        sample = processor.load_video(self.video, self.num_frames)
+        history = _written(self.history, processor)
         self.origin = sample.start
         prompts = []
         for index, question in enumerate(self.questions):
@@ -506,7 +512,9 @@ class _Questions:
             raise next(iter(self.errors.values()))
         inputs = processor.split_prompts(sample, prompts)
         count = int((inputs.prefix["input_ids"] == processor.token_ids.time_stamp).sum())
-        inputs.prefix["time_targets"] = _known_times(self.history, count)
+        # In words, or not re-encoded, answers have no times but those that stand in their text.
+        is_text = processor.time_head.in_words or not self.reencodes
+        inputs.prefix["time_targets"] = _known_times(() if is_text else self.history, count)
         return inputs
 
 
@@ -562,11 +570,15 @@ def _pairs(
     return videos, texts
 
 
-def _written(history: History) -> list[tuple[str, str]]:
-    return [
-        (question, answer.text if isinstance(answer, Answer) else answer)
-        for question, answer in history
-    ]
+def _written(history: History, processor: DisTimeProcessor) -> list[tuple[str, str]]:
+    """Earlier questions and answers as the model writes them."""
+    written = []
+    for question, answer in history:
+        if isinstance(answer, Answer):
+            spans = [(one.start - one.origin, one.end - one.origin) for one in answer.events]
+            (answer,) = processor.in_own_words([answer.text], spans)
+        written.append((question, answer))
+    return written
 
 
 def _known_times(history: History, count: int) -> Tensor:
@@ -577,7 +589,8 @@ def _known_times(history: History, count: int) -> Tensor:
     """
     unknown = (float("nan"),) * 2
     times: list[tuple[float, float]] = []
-    for (question, text), (_, answer) in zip(_written(history), history, strict=True):
+    for question, answer in history:
+        text = answer.text if isinstance(answer, Answer) else answer
         times += [unknown] * question.count(TIME_STAMP)
         written = text.count(TIME_STAMP)
         if isinstance(answer, Answer) and len(answer.events) == written:

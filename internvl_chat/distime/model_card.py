@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distime.benchmarks.result import Result
 from distime.files import FileError
+from distime.model.heads import head_class
 
 if TYPE_CHECKING:
     from distime.backbones.base import CommonSettings
@@ -36,9 +37,7 @@ tags:
 
 # $name
 
-A DisTime model: a video language model that says *when*. A time in its answer is one token,
-`<TIME_STAMP>`, from whose hidden state a small decoder reads two distributions over $bins bins,
-one for the start and one for the end; their expectations are the times.
+A DisTime model: a video language model that says *when*. $how
 
 ```python
 from distime import DisTime
@@ -65,8 +64,7 @@ $results
 
 ## Limits
 
-Times are expectations over the whole video: an event much shorter than a bin ($bins bins, so
-1/$reg_max of the video) is placed inside its bin by the balance of two neighbours. The model sees
+${limits}The model sees
 $frames of a video. Nothing orders start and end in its answers.
 """)
 
@@ -107,19 +105,25 @@ def write_model_card(
 def model_card(name: str, config: TimeConfig, settings: CommonSettings, source: Path) -> str:
     """Return the text of a card; see `write_model_card`."""
     text, vision = config.text_config, config.vision_config
+    head = head_class(config.time_head)
+    bins = {"bins": config.reg_max + 1, "reg_max": config.reg_max}
     parts = {
         "language model": f"{text.model_type}, {text.num_hidden_layers} layers of width "
         f"{text.hidden_size}, vocabulary {text.vocab_size}",
         "vision tower": f"{vision.num_hidden_layers} layers of width {vision.hidden_size}",
         "frames of a video": f"{settings.frames_in_words}, each {settings.frame_in_words}",
-        "time": f"{config.reg_max + 1} bins, {config.layer_num} layers, "
-        f"sigma {config.enc_sigma:g} bins",
+        "time": config.time_head,
     }
+    if not head.in_words:
+        parts["time"] += (
+            f": {config.reg_max + 1} bins, {config.layer_num} layers, "
+            f"sigma {config.enc_sigma:g} bins"
+        )
     run = source / "run.json"
     return _CARD.substitute(
         name=name,
-        bins=config.reg_max + 1,
-        reg_max=config.reg_max,
+        how=Template(head.how).substitute(bins),
+        limits=Template(head.limits).substitute(bins),
         frames=settings.frames_in_words,
         parts=_table(parts),
         run=_table(dict(_flat(_read_run(run)))) or "No `run.json` was beside the weights.",

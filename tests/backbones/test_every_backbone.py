@@ -168,6 +168,20 @@ def test_a_shared_prefix_answers_as_one_by_one(tiny):
         assert_answers_equal(output, new_ids, singles)
 
 
+def test_a_prefix_leaves_out_only_what_no_question_needs(tiny):
+    inputs = tiny.processor.shared_prefix(VIDEOS[0], QUESTIONS).prefix
+    whole = tiny.model.encode_prefix(**inputs, whole_pass=True)
+    ran = []
+    for module in tiny.model.get_submodule(tiny.model.parts.language_model).layers:
+        module.mlp.register_forward_hook(lambda *_: ran.append(1))
+    prefix = tiny.model.encode_prefix(**inputs)
+    assert len(ran) == tiny.model.config.get_text_config().num_hidden_layers - 1
+    assert (prefix.length, prefix.next_position) == (whole.length, whole.next_position)
+    for mine, theirs in zip(prefix.cache.layers, whole.cache.layers, strict=True):
+        assert torch.equal(mine.keys, theirs.keys)
+        assert torch.equal(mine.values, theirs.values)
+
+
 def test_the_engine_answers_as_one_by_one(tiny):
     """Rows of videos of different lengths, each behind its own prefix, decoded together."""
     processor = tiny.processor

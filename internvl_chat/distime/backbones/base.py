@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.template import INTERNVL2_5_SYSTEM, ChatTemplate, Media
 from distime.errors import DisTimeError
+from distime.model.heads import DEFAULT_HEAD
 from distime.model.loading import DisTimeForConditionalGeneration
 from distime.model.weights import read_json
 
@@ -46,6 +47,8 @@ class CommonSettings:
         max_video_tokens: budget of visual tokens for a whole video, None for none. It sets the size
             of frames where a backbone has them of any, and their number where it has not.
         system_message: the system turn; None for no such turn.
+        time_head: of the model, one of `distime.model.heads.HEAD_NAMES`: with some, prompts and
+            answers have times as words.
     """
 
     num_frames: int = 16
@@ -54,6 +57,7 @@ class CommonSettings:
     max_frames: int | None = None
     max_video_tokens: int | None = None
     system_message: str | None = INTERNVL2_5_SYSTEM
+    time_head: str = DEFAULT_HEAD
 
     def __post_init__(self):
         if self.num_frames < 1:

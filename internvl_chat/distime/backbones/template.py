@@ -118,12 +118,15 @@ class Media:
         num_frames: slots of the video, 0 where there is none.
         image_tiles: tiles of each image, in order.
         num_extra: placeholder tokens behind the last slot (`ChatTemplate.after_video`).
+        slot_words: in the place of each slot's `<FRAME_TIME_REF>`, for models that read times as
+            words; empty for the others.
     """
 
     tokens_per_image: int = 0
     num_frames: int = 0
     image_tiles: tuple[int, ...] = ()
     num_extra: int = 0
+    slot_words: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.num_frames and self.image_tiles:

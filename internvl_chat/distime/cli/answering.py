@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -186,7 +187,9 @@ def print_json(value: dict[str, Any]) -> None:
 def print_events(events: Events, *, texts: bool) -> None:
     """Print events, one per line, indented; without any what the model says instead."""
     for event in events:
-        line = f"  {event.start:7.2f} - {event.end:7.2f} s   {event.confidence:4.0%} sure"
+        line = f"  {event.start:7.2f} - {event.end:7.2f} s"
+        if math.isfinite(event.confidence):
+            line += f"   {event.confidence:4.0%} sure"
         print(f"{line}   {event.text}".rstrip() if texts else line)
     if not events:
         print(f"  the answer names no time: {' '.join(events.answer.split()) or '(no words)'}")

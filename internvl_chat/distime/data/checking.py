@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, scan_meta
 from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem
-from distime.data.schema import Item, beyond, clamp_targets, cut_off, examine, refuse_beyond
+from distime.data.schema import (
+    Item,
+    beyond,
+    clamp_targets,
+    cut_off,
+    examine,
+    in_own_words,
+    refuse_beyond,
+)
 from distime.processing.prompt import PromptError, encode_conversation
 
 if TYPE_CHECKING:  # a check without lengths does without what this imports
@@ -185,10 +193,12 @@ def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) ->
         by_length = processor.settings.fps is not None
         number = None if by_length else settings.num_frames
         media = processor.expected_media(item.video, number)
-    arguments = processor.tokenizer, processor.template, item.turns, media
+    turns = in_own_words(processor, item)
+    arguments = processor.tokenizer, processor.template, turns, media
     encoded = encode_conversation(*arguments, max_length=limit)  # an error if frames do not fit
     if encoded.is_truncated:
-        lost = len(item.targets) - encoded.num_time_stamps
+        in_words = processor.time_head.in_words
+        lost = 0 if in_words else len(item.targets) - encoded.num_time_stamps
         findings.append((WARNING, cut_off(encoded.num_cut, limit, lost)))
     return len(encoded.input_ids) + encoded.num_cut
 

@@ -8,6 +8,7 @@ ranks or what was read before, so that a run can be repeated, resumed and spread
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from distime.data.schema import (
     beyond,
     clamp_targets,
     cut_off,
+    in_own_words,
     read_item,
     refuse_beyond,
 )
@@ -293,7 +295,8 @@ class TrainingData(Dataset):
         if not inside:
             return None, errors
         limit = self.settings.max_seq_length
-        prefix, encoded, broken = self.encode(inside, loaded.media, limit)
+        media = self.processor.with_slot_words(loaded.media, loaded.frame_times, loaded.duration)
+        prefix, encoded, broken = self.encode(inside, media, limit, loaded.duration)
         errors += broken
         if not encoded:
             return None, errors
@@ -302,7 +305,7 @@ class TrainingData(Dataset):
             [one for _, one in encoded],
             [],
             loaded.pixel_values,
-            loaded.frame_times,
+            self.processor.model_times(loaded.frame_times),
             [item.place for item, _ in encoded],
             image_features=loaded.image_features,
             image_grid_thw=loaded.image_grid_thw,
@@ -314,7 +317,8 @@ class TrainingData(Dataset):
             kept = torch.tensor(seconds[: one.num_time_stamps], dtype=torch.float64).view(-1, 2)
             group.targets.append((kept / loaded.duration).to(torch.float32))
             group.num_clamped += clamped
-            lost = len(item.targets) - one.num_time_stamps
+            in_words = self.processor.time_head.in_words  # then the tokens that are cut say it all
+            lost = 0 if in_words else len(item.targets) - one.num_time_stamps
             group.num_lost += lost
             group.warnings += [
                 f"{item.place}: {beyond(start, end, loaded.duration)}"
@@ -326,14 +330,22 @@ class TrainingData(Dataset):
         return group, errors
 
     def encode(
-        self, items: list[Item], media: Media, limit: int | None
+        self, items: list[Item], media: Media, limit: int | None, duration: float = math.inf
     ) -> tuple[list[int], list[tuple[Item, Encoded]], list[Exception]]:
-        """Shared prefix (empty for one item), items and what follows it, errors of the others."""
+        """Shared prefix (empty for one item), items and what follows it, errors of the others.
+
+        Args:
+            items: about the same media.
+            media: the media.
+            limit: longest sequence.
+            duration: of the video, in seconds, to which times that are words are cut.
+        """
         tokenizer, template = self.processor.tokenizer, self.processor.template
         good, encoded, errors = [], [], []
         for item in items:
             try:
-                one = encode_conversation(tokenizer, template, item.turns, media, max_length=limit)
+                turns = in_own_words(self.processor, item, duration)
+                one = encode_conversation(tokenizer, template, turns, media, max_length=limit)
             except PromptError as error:
                 errors.append(_placed(error, item))
                 continue

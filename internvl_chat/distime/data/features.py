@@ -127,7 +127,8 @@ class FeatureCache:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise OSError(f"{path}: damaged ({error}); delete it and start again") from error
-        facts["media"]["image_tiles"] = tuple(facts["media"]["image_tiles"])
+        for name in ("image_tiles", "slot_words"):
+            facts["media"][name] = tuple(facts["media"].get(name, ()))
         media, duration = Media(**facts["media"]), facts["duration"]
         return LoadedMedia(
             media, duration=duration, pixel_values=torch.zeros(0, dtype=torch.uint8), **tensors

@@ -21,7 +21,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.template import ChatTemplate, Media
-from distime.data.schema import Item, examine
+from distime.data.schema import Item, examine, in_own_words
 from distime.errors import DisTimeError
 from distime.files import file_digest, written_whole
 from distime.processing.prompt import Turn, place_media
@@ -67,7 +67,7 @@ def _count_uncut(data: TrainingData, indices: Sequence[int]) -> list[int | None]
         except (DisTimeError, OSError):
             continue
         positions.append(position)
-        items.append(item)
+        items.append(dataclasses.replace(item, turns=in_own_words(data.processor, item)))
         medias.append(media)
     counted = conversation_lengths(data.processor, items, medias)
     for position, length in zip(positions, counted, strict=True):
@@ -108,7 +108,8 @@ def conversation_lengths(
         if turns[0].speaker != "system" and system is not None:
             turns.insert(0, Turn("system", system))
         texts.append([template.turn(turn.speaker, turn.text) for turn in turns])
-        known.append(start + left_out)
+        words = sum(len(encode(tokenizer, one)) - 1 for one in media.slot_words)
+        known.append(start + left_out + words)
     counted = iter(text_lengths(tokenizer, [text for turns in texts for text in turns]))
     return [
         length + sum(itertools.islice(counted, len(turns)))

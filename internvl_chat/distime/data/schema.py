@@ -6,10 +6,11 @@ Times in annotation files are seconds, and stay seconds here.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distime.data.dialects import in_our_keys
 from distime.data.lines import JsonlIndex
@@ -25,6 +26,9 @@ from distime.data.problems import (
 )
 from distime.model.tokens import FRAME_TIME_REF, IMG_CONTEXT, TIME_STAMP
 from distime.processing.prompt import ROLES, Media, PromptError, Turn, place_media
+
+if TYPE_CHECKING:
+    from distime.processing.processor import DisTimeProcessor
 
 MAX_NAME, MAX_PATH = 255, 4095
 """Bytes of a file name and of a path, as Linux has them."""
@@ -96,6 +100,21 @@ def refuse_beyond(targets: Sequence[tuple[float, float]], duration: float) -> No
                 f"interval [{start}, {end}] begins behind the end of the video at {duration:g} "
                 "seconds: give seconds, of this video"
             )
+
+
+def in_own_words(
+    processor: DisTimeProcessor, item: Item, duration: float = math.inf
+) -> tuple[Turn, ...]:
+    """Return the turns of an item as a model reads and writes them: with some, times are words.
+
+    Args:
+        processor: of the model.
+        item: whose targets are the times.
+        duration: of the video, in seconds, to which they are cut.
+    """
+    targets, _ = clamp_targets(item.targets, duration)
+    texts = processor.in_own_words([turn.text for turn in item.turns], targets)
+    return tuple(Turn(turn.speaker, text) for turn, text in zip(item.turns, texts, strict=True))
 
 
 def beyond(start: float, end: float, duration: float) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distime.engine.sampling import Decoding, choose
+from distime.engine.sampling import Decoding, choose, logits_of
 from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE
 from distime.model.packing import attention_mask_of
-from distime.model.time_modules import draw_times, expected_time
 
 RESERVE = 64
 """Columns that a row is given beyond its tokens, and by which the buffers grow."""
@@ -39,7 +38,7 @@ class Row:
         position: of the next token.
         ids: generated so far, the last one not yet fed.
         intervals: normalised `(2,)` of each `<TIME_STAMP>` among them.
-        distributions: `(2, reg_max + 1)` of each.
+        distributions: `(2, reg_max + 1)` of each, if the time head has any.
     """
 
     tag: Any
@@ -73,7 +72,7 @@ class Batch:
         self.max_rows, self.max_tokens = max_rows, max_tokens
         self.rows: list[Row] = []
         self.slots: Slots | None = None
-        self.logits = self.hidden = None  # of the position that every row's next token follows
+        self.hidden: Tensor | None = None  # of the position that every row's next token follows
 
     def forget(self) -> None:
         """Give the buffers back; those of the next rows do not depend on what was decoded before.
@@ -124,14 +123,10 @@ class Batch:
             visible.expand(len(rows), 1, -1, -1),
             (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
             time_targets=self._given_times(rows),
-            logits_to_keep=torch.arange(0, device=device),
         )
         ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
         hidden = output.last_hidden_state[torch.arange(len(rows), device=device), ends]
-        logits = self.model.lm_head(hidden)
-        if self.rows:
-            hidden, logits = torch.cat([self.hidden, hidden]), torch.cat([self.logits, logits])
-        self.hidden, self.logits = hidden, logits
+        self.hidden = torch.cat([self.hidden, hidden]) if self.rows else hidden
         self.rows += rows
 
     # ------------------------------------------------------------------ one step
@@ -143,7 +138,7 @@ class Batch:
         To be followed by `leave` with the rows that end, then `feed`.
         """
         tokens = choose(
-            self.logits,
+            logits_of(self.model.lm_head, self.hidden),
             [row.decoding for row in self.rows],
             [row.generator for row in self.rows],
             [len(row.ids) for row in self.rows],
@@ -151,19 +146,18 @@ class Batch:
         )
         time_id = self.model.config.time_token_id
         timed = [i for i, token in enumerate(tokens) if token == time_id]
-        if timed:
+        if timed and not self.model.time_head.in_words:
             logits = self.model.time_decoder(self.hidden[timed])
-            distributions = logits.softmax(-1)
-            times = expected_time(distributions)
-            for i, own, distribution, interval in zip(
-                timed, logits, distributions, times, strict=True
-            ):
-                row = self.rows[i]
+            times = self.model.time_head.decode(logits)
+            distributions = self.model.time_head.distribution(logits)
+            for place, i in enumerate(timed):
+                row, interval = self.rows[i], times[place]
                 if row.decoding.sample_times:
-                    scaled = own[None] / row.decoding.temperature
-                    interval = draw_times(scaled, row.generator)[0]
-                row.distributions.append(distribution)
+                    scaled = logits[place : place + 1] / row.decoding.temperature
+                    interval = self.model.time_head.sample(scaled, row.generator)[0]
                 row.intervals.append(interval)
+                if distributions is not None:
+                    row.distributions.append(distributions[place])
         for row, token in zip(self.rows, tokens, strict=True):
             row.ids.append(token)
         return [row for row in self.rows if self._has_ended(row)]
@@ -198,14 +192,16 @@ class Batch:
         lengths = torch.tensor([row.length for row in self.rows], device=device)
         self.slots.write_at(0, len(self.rows), lengths, width)
         ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
-        times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
+        times = []
+        if self.model.config.reencode_times and not self.model.time_head.in_words:
+            times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
         output = self._run(
             ids,
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
             torch.tensor([[row.position] for row in self.rows], device=device),
             time_targets=torch.stack(times) if times else None,
         )
-        self.logits, self.hidden = output.logits[:, -1], output.last_hidden_state[:, -1]
+        self.hidden = output.last_hidden_state[:, -1]
         for row in self.rows:
             row.length, row.position = row.length + 1, row.position + 1
         return put_back
@@ -233,6 +229,7 @@ class Batch:
             attention_mask=attention_mask_of(config, visible, self.model.dtype),
             position_ids=position_ids,
             use_cache=True,
+            logits_to_keep=slice(0),  # made by `choose`, of all rows at once
             **{CACHE: self.slots},
             **options,
         )

@@ -208,15 +208,16 @@ class Engine:
             Row(None, suffix, decoding, decoding.generator(number, self.model.device))
             for number, suffix in enumerate(_suffixes(inputs))
         ]
-        self.generate_alone(self.encode(inputs), rows)
+        self.generate_alone(self.encode(inputs, whole_pass=True), rows)
         return [self.read(row, inputs.duration) for row in rows]
 
     # ------------------------------------------------------------------ what a run asks for
 
-    def encode(self, inputs: PrefixInputs) -> SharedPrefix:
-        """Run the model over a video, once."""
+    def encode(self, inputs: PrefixInputs, whole_pass: bool = False) -> SharedPrefix:
+        """Run the model over a video, once; see `encode_prefix` of the model."""
         with self.timed("encode_videos"):
-            return self.model.encode_prefix(**self._on_device(inputs.prefix))
+            prefix = self._on_device(inputs.prefix)
+            return self.model.encode_prefix(**prefix, whole_pass=whole_pass)
 
     def batch(self) -> Batch:
         """Return an empty batch."""
@@ -267,9 +268,8 @@ class Engine:
             return_dict_in_generate=True,
         )
         new = output.sequences[:, batch["input_ids"].shape[1] :].tolist()
-        for row, ids_, times, spread in zip(
-            rows, new, output.times, output.time_distributions, strict=True
-        ):
+        spreads = output.time_distributions or [()] * len(rows)
+        for row, ids_, times, spread in zip(rows, new, output.times, spreads, strict=True):
             ends = {ids.im_end, *decoding.stop_ids}
             length = next((i + 1 for i, token in enumerate(ids_) if token in ends), len(ids_))
             row.ids, row.intervals, row.distributions = ids_[:length], list(times), list(spread)
@@ -280,9 +280,8 @@ class Engine:
         Raises:
             EngineError: the model computed a time that is no number.
         """
-        bins = self.model.config.reg_max + 1
         times = torch.stack(row.intervals) if row.intervals else torch.zeros(0, 2)
-        spread = torch.stack(row.distributions) if row.intervals else torch.zeros(0, 2, bins)
+        spread = torch.stack(row.distributions) if row.distributions else None
         answer = read_answer(self.processor, row.ids, times, spread, duration)
         if any(not math.isfinite(event.start + event.end) for event in answer.events):
             raise EngineError(

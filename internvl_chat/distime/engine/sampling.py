@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from distime.errors import DisTimeError
+
+_PIECE = 1024  # tokens whose weights lie in the processor's cache with room to spare
 
 
 class EngineError(DisTimeError):
@@ -73,6 +76,25 @@ class Decoding:
         if not self.do_sample:
             return None
         return torch.Generator(device).manual_seed(((self.seed or 0) * 1_000_003 + number) % 2**63)
+
+
+def logits_of(head: nn.Module, hidden: Tensor) -> Tensor:
+    """Run the output head over a few rows, piece by piece where that is faster.
+
+    A CPU's library of matrices reads a wide weight slowly for more than one row and fewer than
+    about fifty: 16 rows and 151,674 tokens take 83 ms at once and 59 in pieces.
+
+    Args:
+        head: from C numbers to the vocabulary.
+        hidden: `(rows, C)`.
+
+    Returns:
+        `(rows, vocabulary)`.
+    """
+    is_plain = type(head) is nn.Linear and head.bias is None and hidden.dtype == torch.float32
+    if not is_plain or hidden.device.type != "cpu" or not 1 < len(hidden) < 50:
+        return head(hidden)
+    return torch.cat([linear(hidden, piece) for piece in head.weight.split(_PIECE)], dim=-1)
 
 
 def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator | None) -> Tensor:

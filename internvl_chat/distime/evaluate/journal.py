@@ -5,6 +5,7 @@ What decides the answers is `Settings.fingerprint`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -110,7 +111,7 @@ def answer_from_dict(values: dict[str, Any]) -> Answer:
             Event(
                 event["start"],
                 event["end"],
-                event["confidence"],
+                math.nan if event["confidence"] is None else event["confidence"],
                 None if bins is None else np.array(bins, dtype=np.float32),
                 pieces[index] if index < len(pieces) else "",
             )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
 
+from distime.model.heads import head_class
 from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
 from distime.model.tying import same_matrix, set_tied
 from distime.model.weights import Checkpoint, CheckpointError, listed, read_json, read_tensors
@@ -61,13 +62,14 @@ def read_base(
     new = [token for token in added_tokens if token not in ids]
     ids |= {token: length + index for index, token in enumerate(new)}
     draw_rows(path, tensors, [ids[token] for token in new], length, config)
-    logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
+    fresh = time_modules(config)
+    logger.info("%s: a base checkpoint; %s", path, how_times_start(fresh))
     for field, token in (*placeholders.items(), ("time_token_id", TIME_STAMP)):
         setattr(config, field, ids[token])
     config.frame_time_token_id = ids[FRAME_TIME_REF]
     end = ids[IM_END]
     generation = GenerationConfig(eos_token_id=end, pad_token_id=ids.get("<|endoftext|>", end))
-    return Checkpoint(config, tensors, tensors[HEAD].dtype, time_modules(config), generation)
+    return Checkpoint(config, tensors, tensors[HEAD].dtype, fresh, generation)
 
 
 def _says_tied(source: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
@@ -79,13 +81,21 @@ def _says_tied(source: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool
     return said is None or bool(said)
 
 
+def how_times_start(fresh: Sequence[str]) -> str:
+    """Say for the log what becomes of `time_modules`."""
+    return "time encoder and time decoder start fresh" if fresh else "times are words"
+
+
 def time_modules(config: PreTrainedConfig) -> list[str]:
-    """Names of the tensors of both time modules."""
+    """Names of the tensors of both time modules; none where times are words."""
+    head = head_class(config.time_head)(config)
+    with torch.device("meta"):
+        modules = {"time_encoder": head.encoder(1), "time_decoder": head.decoder(1)}
     return [
-        f"{module}.layers.{layer}.{kind}"
-        for module in ("time_encoder", "time_decoder")
-        for layer in range(config.layer_num)
-        for kind in ("weight", "bias")
+        f"{name}.{tensor}"
+        for name, module in modules.items()
+        if module is not None
+        for tensor in module.state_dict()
     ]
 
 

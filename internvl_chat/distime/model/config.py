@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distime.model.heads import DEFAULT_HEAD, HEAD_NAMES
+
 DISTRIBUTION_REDUCTIONS = ("sum", "mean")
 
 
@@ -12,6 +14,10 @@ class TimeConfig:
     """Mixed into the configuration of a backbone: the time parts of DisTime (paper, section 3).
 
     Args:
+        time_head: how the model says when, one of `distime.model.heads.HEAD_NAMES`.
+        reencode_times: the embedding of a `<TIME_STAMP>` that the model predicts is that of its
+            time; otherwise the token keeps its own, and its time is an output alone. Times that
+            are given in questions are embedded in either case.
         reg_max: number of intervals that normalised time is cut into; a boundary is a distribution
             over `reg_max + 1` bins (published flag `dec_reg`).
         enc_sigma: standard deviation, in bins, of the Gaussians that the time encoder reads.
@@ -21,6 +27,7 @@ class TimeConfig:
         text_loss_weight: weight of the cross-entropy of the text.
         distribution_loss_weight: weight of the distribution focal loss.
         iou_loss_weight: weight of the DIoU loss.
+        distance_loss_weight: weight of the distance from the truth, in a head that has it.
         distribution_loss_reduction: `"sum"`, as published, adds the loss of a sample's boundaries
             and divides by `reg_max`, so that it grows with the number of events; `"mean"` averages
             over the boundaries.
@@ -29,6 +36,8 @@ class TimeConfig:
         image_std: likewise.
     """
 
+    time_head: str = DEFAULT_HEAD
+    reencode_times: bool = True
     reg_max: int = 32
     enc_sigma: float = 1.0
     layer_num: int = 3
@@ -37,6 +46,7 @@ class TimeConfig:
     text_loss_weight: float = 1.0
     distribution_loss_weight: float = 1.0
     iou_loss_weight: float = 1.0
+    distance_loss_weight: float = 1.0
     distribution_loss_reduction: str = "sum"
     image_mean: list[float] | tuple[float, ...] | None = None
     image_std: list[float] | tuple[float, ...] | None = None
@@ -47,6 +57,10 @@ class TimeConfig:
             raise ValueError(
                 "reg_max and layer_num must be at least 1 and enc_sigma positive; got "
                 f"reg_max={self.reg_max}, layer_num={self.layer_num}, enc_sigma={self.enc_sigma}"
+            )
+        if self.time_head not in HEAD_NAMES:
+            raise ValueError(
+                f"time_head must be one of {', '.join(HEAD_NAMES)}, got {self.time_head!r}"
             )
         if self.distribution_loss_reduction not in DISTRIBUTION_REDUCTIONS:
             raise ValueError(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 from transformers.modeling_outputs import ModelOutput
 
 from distime.model.library import CACHE
 from distime.model.seam import next_position
-from distime.model.time_modules import expected_time
 
 
 @dataclass
@@ -24,7 +24,7 @@ class DisTimeGenerateOutput(GenerateDecoderOnlyOutput):
         times: per row the intervals `(n, 2)` of its generated `<TIME_STAMP>` tokens in order, in
             normalised time. Nothing orders start and end.
         time_distributions: per row the distributions `(n, 2, reg_max + 1)` whose expectations they
-            are.
+            are; None where the time head has none.
     """
 
     times: list[Tensor] | None = None
@@ -40,9 +40,11 @@ class TimeTrace:
             token which the next step will see.
         prompt_intervals: per row the intervals `(n, 2)` of the `<TIME_STAMP>` tokens of its prompt,
             NaN where the token keeps its own embedding.
-        distributions: per row the distribution `(2, reg_max + 1)` of every generated token.
+        distributions: per row the distribution `(2, reg_max + 1)` of every generated token, if the
+            time head has any.
         intervals: per row the interval `(2,)` of every generated token.
         prompt_length: number of token ids before the first generated one.
+        reencodes: a generated token is fed with the embedding of its time, not its own.
     """
 
     hidden_state: Tensor | None = None
@@ -50,6 +52,7 @@ class TimeTrace:
     distributions: list[list[Tensor]] = field(default_factory=list)
     intervals: list[list[Tensor]] = field(default_factory=list)
     prompt_length: int = 0
+    reencodes: bool = True
 
     def begin(self, input_ids: Tensor, time_token_id: int, time_targets: Tensor | None) -> None:
         """Record the prompt: ids `(B, T)` and one interval per `<TIME_STAMP>`, if known."""
@@ -66,18 +69,50 @@ class TimeTrace:
         self.intervals = [[] for _ in counts]
         self.prompt_length = input_ids.shape[1]
 
-    def append(self, rows: list[int], distributions: Tensor, intervals: Tensor) -> None:
+    def append(self, rows: list[int], distributions: Tensor | None, intervals: Tensor) -> None:
         """Record the times `(len(rows), ...)` of the tokens that these rows have just emitted."""
-        for row, distribution, interval in zip(rows, distributions, intervals, strict=True):
-            self.distributions[row].append(distribution)
-            self.intervals[row].append(interval)
+        for index, row in enumerate(rows):
+            self.intervals[row].append(intervals[index])
+            if distributions is not None:
+                self.distributions[row].append(distributions[index])
+
+    def fed(self, intervals: Tensor) -> Tensor:
+        """What generated tokens with these intervals are embedded with; NaN: their own."""
+        return intervals if self.reencodes else torch.full_like(intervals, torch.nan)
 
     def all_intervals(self) -> Tensor:
-        """Intervals `(E, 2)` of all `<TIME_STAMP>` tokens so far, in batch order."""
+        """What all `<TIME_STAMP>` tokens so far are embedded with, `(E, 2)` in batch order."""
         rows = zip(self.prompt_intervals, self.intervals, strict=True)
         return torch.cat(
-            [part for prompt, new in rows for part in (prompt, *(t[None] for t in new))]
+            [part for prompt, new in rows for part in (prompt, *(self.fed(t[None]) for t in new))]
         )
+
+
+class _Filled(Exception):
+    """The last layer's keys and values are there."""
+
+
+class _PrefixCache(DynamicCache):
+    """Ends the pass that fills it as soon as its last layer has keys and values.
+
+    All that follows is for logits, and nothing is said before the question: of 24 layers it is
+    4 per cent of the work.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config=config)
+        self.last_layer = config.num_hidden_layers - 1
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any):
+        """Keep a layer's keys and values.
+
+        Raises:
+            _Filled: they are the last ones of the first pass.
+        """
+        kept = super().update(keys, values, layer_idx, *args, **kwargs)
+        if layer_idx == self.last_layer and kept[0].shape[-2] == keys.shape[-2]:
+            raise _Filled
+        return kept
 
 
 @dataclass
@@ -113,7 +148,8 @@ class TimeGeneration:
         """`generate` of transformers, greedy or sampling, for any batch (left-padded).
 
         When a row emits `<TIME_STAMP>`, the hidden state that predicted it is decoded to a time,
-        and the next step is fed the time encoder's embedding of that time.
+        and the next step is fed the time encoder's embedding of that time, unless the configuration
+        says `reencode_times=False`.
 
         Args:
             *args: as for transformers.
@@ -130,7 +166,7 @@ class TimeGeneration:
         """
         kwargs.pop("durations", None)
         self._prepare_prompt(args, kwargs)
-        trace = TimeTrace()
+        trace = TimeTrace(reencodes=self.config.reencode_times)
         output = super().generate(*args, time_trace=trace, **kwargs)
         if isinstance(output, Tensor):
             return output
@@ -140,16 +176,19 @@ class TimeGeneration:
         counts = (new == self.config.time_token_id).sum(-1).tolist()
         bins = self.config.reg_max + 1
         nothing = trace.hidden_state.new_zeros(0, dtype=torch.float32)
+
+        def stacked(rows: list[list[Tensor]], *shape: int) -> list[Tensor]:
+            return [
+                torch.stack(row[:count]) if count and row else nothing.view(0, *shape)
+                for row, count in zip(rows, counts, strict=True)
+            ]
+
         return DisTimeGenerateOutput(
             **output,
-            times=[
-                torch.stack(row[:count]) if count else nothing.view(0, 2)
-                for row, count in zip(trace.intervals, counts, strict=True)
-            ],
-            time_distributions=[
-                torch.stack(row[:count]) if count else nothing.view(0, 2, bins)
-                for row, count in zip(trace.distributions, counts, strict=True)
-            ],
+            times=stacked(trace.intervals, 2),
+            time_distributions=stacked(trace.distributions, 2, bins)
+            if self.time_head.has_distribution
+            else None,
         )
 
     def _prepare_prompt(self, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -170,17 +209,32 @@ class TimeGeneration:
                 input_ids, kwargs.get("attention_mask"), grid
             )
 
-    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor:
-        """Decode the times `(n, 2)` of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
+    def _record_times(self, trace: TimeTrace, tokens: Tensor) -> Tensor | None:
+        """Decode the times of the rows whose latest token `(B,)` is `<TIME_STAMP>`.
 
         The decoder also runs where there are none, and the encoder behind it: under ZeRO-3 every
         rank must run what any rank runs.
+
+        Returns:
+            what the tokens are embedded with, `(n, 2)`; None where times are words and the token
+            means nothing.
         """
+        if self.time_decoder is None:
+            return None
         emitted = tokens == self.config.time_token_id
-        distributions = self.time_decoder(trace.hidden_state[emitted]).softmax(-1)
-        intervals = expected_time(distributions)
+        intervals, distributions = self.decode_times(trace.hidden_state[emitted])
         trace.append(emitted.nonzero().flatten().tolist(), distributions, intervals)
-        return intervals
+        return trace.fed(intervals)
+
+    def decode_times(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Decode hidden states `(N, C)` that predicted `<TIME_STAMP>`.
+
+        Returns:
+            normalised intervals `(N, 2)`, and the distributions `(N, 2, reg_max + 1)` if the time
+            head has any.
+        """
+        logits = self.time_decoder(hidden_states)
+        return self.time_head.decode(logits), self.time_head.distribution(logits)
 
     def prepare_inputs_for_generation(
         self,
@@ -203,7 +257,9 @@ class TimeGeneration:
             time_trace.begin(input_ids, self.config.time_token_id, time_targets)
         else:
             new_intervals = self._record_times(time_trace, input_ids[:, -1])
-        if is_first or not kwargs.get("use_cache", True):
+        if self.time_head.in_words:
+            inputs |= media if is_first or not kwargs.get("use_cache", True) else {}
+        elif is_first or not kwargs.get("use_cache", True):
             inputs |= media | {"time_targets": time_trace.all_intervals()}
         else:
             inputs |= {"time_targets": new_intervals}
@@ -263,6 +319,7 @@ class TimeGeneration:
         time_targets: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
         image_features: Tensor | None = None,
+        whole_pass: bool = False,
     ) -> SharedPrefix:
         """Run the part of a prompt that many questions share: the video, once.
 
@@ -273,23 +330,29 @@ class TimeGeneration:
             time_targets: `(E, 2)` normalised, see `embed`.
             image_grid_thw: see `embed`.
             image_features: instead of `pixel_values`, see `embed`.
+            whole_pass: run also what no question needs, for processes that share the model's
+                weights (ZeRO-3) and must run the same modules.
         """
         positions, following = None, input_ids.shape[1]
         if self.position_rows > 1:
             positions = self.prompt_positions(input_ids, None, image_grid_thw)
             following = next_position(positions)
-        output = self(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            frame_times=frame_times,
-            time_targets=time_targets,
-            position_ids=positions,
-            image_grid_thw=image_grid_thw,
-            image_features=image_features,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return SharedPrefix(output[CACHE], input_ids.shape[1], following)
+        config = self.config.get_text_config()
+        cache = DynamicCache(config=config) if whole_pass else _PrefixCache(config)
+        with suppress(_Filled):
+            self(
+                input_ids=input_ids,
+                pixel_values=pixel_values,
+                frame_times=frame_times,
+                time_targets=time_targets,
+                position_ids=positions,
+                image_grid_thw=image_grid_thw,
+                image_features=image_features,
+                use_cache=True,
+                logits_to_keep=slice(0),
+                **{CACHE: cache},
+            )
+        return SharedPrefix(cache, input_ids.shape[1], following)
 
     def generate_from_prefix(
         self,

@@ -10,6 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from distime.model import adapter
+from distime.model.base_checkpoint import time_modules
+from distime.model.heads import refuse_other_head, saved_head
 from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.modeling import TimeMixin
 from distime.model.tying import follow_tensors
@@ -85,6 +87,7 @@ class DisTimeForConditionalGeneration(TimeMixin):
             HubError: there is neither such a folder nor such a name on the hub.
             CheckpointError: tensors are missing, unexpected or of a wrong shape; lists
                 their names.
+            HeadError: `config_overrides` name another time head than the checkpoint has.
         """
         path = local_folder(pretrained_model_name_or_path, kwargs.pop("revision", None))
         if adapter.is_adapter(path):
@@ -95,6 +98,9 @@ class DisTimeForConditionalGeneration(TimeMixin):
             return class_of(path).from_pretrained(
                 path, *args, config_overrides=config_overrides, exact=exact, **kwargs
             )
+        asked_head = (config_overrides or {}).get("time_head")
+        if asked_head is not None:
+            refuse_other_head(path, asked_head)
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers only warns of some misfits; collected here, every one of them is an error.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -108,6 +114,8 @@ class DisTimeForConditionalGeneration(TimeMixin):
             dtypes, default, may_miss, source = read_dtypes(path), None, (), path
             if config_overrides:
                 kwargs["config"] = cls.config_class.from_pretrained(path, **config_overrides)
+            if asked_head not in (None, saved_head(path)):
+                may_miss = time_modules(kwargs["config"])
         is_asked = exact or kwargs.get("dtype", "auto") != "auto"
         if exact:
             default = widest(dtypes.values())

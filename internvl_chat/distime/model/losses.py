@@ -7,13 +7,15 @@ belongs to, so that padded, packed and prefix-shared batches are one case.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distime.model.config import TimeConfig
-from distime.model.time_modules import expected_time
+if TYPE_CHECKING:
+    from distime.model.config import TimeConfig
+    from distime.model.heads.base import TimeHead
 
 _TINY = 1e-6
 # A reversed prediction around an (almost) empty target has a hull near zero, which the published
@@ -77,23 +79,29 @@ def mean_per_sample(values: Tensor, sample: Tensor, num_samples: int) -> Tensor:
 
 @dataclass
 class Losses:
-    """The three losses of a batch, unweighted, and their weighted sum; all scalars."""
+    """The losses of a batch, unweighted, and their weighted sum; all scalars.
+
+    Attributes:
+        total: the sum.
+        text: cross-entropy.
+        times: those of the time head, by name.
+    """
 
     total: Tensor
     text: Tensor
-    distribution: Tensor
-    iou: Tensor
+    times: dict[str, Tensor]
 
 
 class DisTimeCriterion:
-    """Text, distribution and IoU losses of a batch (paper, section 3.3).
+    """Text and time losses of a batch (paper, section 3.3).
 
     Args:
-        config: loss weights and the reduction of the distribution loss.
+        config: loss weights.
+        head: of the model; its losses are those of time.
     """
 
-    def __init__(self, config: TimeConfig):
-        self.config = config
+    def __init__(self, config: TimeConfig, head: TimeHead):
+        self.config, self.head = config, head
 
     def __call__(
         self,
@@ -101,7 +109,7 @@ class DisTimeCriterion:
         text_logits: Tensor,
         text_labels: Tensor,
         text_sample: Tensor,
-        time_logits: Tensor,
+        time_logits: Tensor | None,
         time_targets: Tensor,
         time_sample: Tensor,
         num_samples: int,
@@ -115,7 +123,8 @@ class DisTimeCriterion:
             text_logits: `(S, vocabulary)` at the supervised positions only.
             text_labels: `(S,)` token ids.
             text_sample: `(S,)` sample index of each supervised token.
-            time_logits: `(E, 2, reg_max + 1)` of the supervised `<TIME_STAMP>` tokens.
+            time_logits: of the E supervised `<TIME_STAMP>` tokens, as the head has them, such as
+                `(E, 2, reg_max + 1)`; None where it writes words.
             time_targets: `(E, 2)` normalised intervals in [0, 1].
             time_sample: `(E,)` sample index of each event.
             num_samples: number of samples in this batch.
@@ -124,7 +133,6 @@ class DisTimeCriterion:
             divisor: what the sum of the samples' losses is divided by; `num_samples` when absent.
                 Gradient accumulation passes the number of samples of the whole step.
         """
-        config = self.config
         divisor = num_samples if divisor is None else divisor
         cross_entropy = F.cross_entropy(text_logits.float(), text_labels, reduction="none")
         if text_weight is None:
@@ -132,21 +140,13 @@ class DisTimeCriterion:
         else:
             weighted = sum_per_sample(cross_entropy * text_weight, text_sample, num_samples)
             text = weighted / text_weight_sum
-
-        boundary = distribution_focal_loss(time_logits, time_targets)
-        if config.distribution_loss_reduction == "sum":
-            distribution = sum_per_sample(boundary.sum(-1), time_sample, num_samples)
-            distribution = distribution / config.reg_max
-        else:
-            distribution = mean_per_sample(boundary.mean(-1), time_sample, num_samples)
-
-        predicted = expected_time(time_logits.softmax(-1))
-        iou = mean_per_sample(distance_iou_loss(predicted, time_targets), time_sample, num_samples)
-
-        text, distribution, iou = (loss.sum() / divisor for loss in (text, distribution, iou))
-        total = (
-            config.text_loss_weight * text
-            + config.distribution_loss_weight * distribution
-            + config.iou_loss_weight * iou
-        )
-        return Losses(total, text, distribution, iou)
+        text = text.sum() / divisor
+        total = self.config.text_loss_weight * text
+        times = {}
+        if time_logits is not None:
+            for name, loss in self.head.loss(
+                time_logits, time_targets, time_sample, num_samples
+            ).items():
+                times[name] = loss.sum() / divisor
+                total = total + getattr(self.config, f"{name}_loss_weight") * times[name]
+        return Losses(total, text, times)

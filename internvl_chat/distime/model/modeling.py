@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs
 
 from distime.model.generation import TimeGeneration
+from distime.model.heads import head_class
 from distime.model.library import CACHE
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import (
@@ -28,7 +29,7 @@ from distime.model.packing import (
     plain_attention_mask,
 )
 from distime.model.seam import Seam
-from distime.model.time_modules import TimeDecoder, TimeEncoder, TimeLinear
+from distime.model.time_modules import TimeLinear
 from distime.model.token_index import IGNORED_LABEL, TokenIndex
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 
@@ -40,19 +41,23 @@ class DisTimeOutput(CausalLMOutputWithPast):
     """What the forward pass returns: the library's own output and the losses of time.
 
     Args:
-        loss: weighted sum of the three losses, mean over the samples of the batch; with `labels`.
+        loss: weighted sum of the others, mean over the samples of the batch; with `labels`.
         text_loss: cross-entropy of the supervised tokens.
-        distribution_loss: distribution focal loss of the supervised `<TIME_STAMP>` tokens.
+        distribution_loss: distribution focal loss of the supervised `<TIME_STAMP>` tokens. This and
+            the following are there where the time head has such a loss, and None where not.
         iou_loss: DIoU loss of the same.
+        distance_loss: distance of the same from the truth, in normalised time.
         logits: `(B, T, vocabulary)`, or fewer positions with `logits_to_keep`. A training step
             (training mode and labels) has `(S, vocabulary)`, the supervised positions alone.
         last_hidden_state: `(B, T, C)` after the final norm.
-        time_logits: `(E, 2, reg_max + 1)` of the supervised `<TIME_STAMP>` tokens, in batch order.
+        time_logits: of the supervised `<TIME_STAMP>` tokens, in batch order, as the time head has
+            them: `(E, 2, reg_max + 1)` of distributions.
     """
 
     text_loss: Tensor | None = None
     distribution_loss: Tensor | None = None
     iou_loss: Tensor | None = None
+    distance_loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     time_logits: Tensor | None = None
 
@@ -66,9 +71,10 @@ class TimeMixin(TimeGeneration, Seam):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         width = config.get_text_config().hidden_size
-        self.time_encoder = TimeEncoder(width, config.reg_max, config.enc_sigma, config.layer_num)
-        self.time_decoder = TimeDecoder(width, config.reg_max, config.layer_num)
-        self.criterion = DisTimeCriterion(config)
+        self.time_head = head_class(config.time_head)(config)
+        self.time_encoder = self.time_head.encoder(width)
+        self.time_decoder = self.time_head.decoder(width)
+        self.criterion = DisTimeCriterion(config, self.time_head)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -192,6 +198,21 @@ class TimeMixin(TimeGeneration, Seam):
         self.check_media(index, features, frame_times, time_targets)
         return self._embed(input_ids, index, features, frame_times, time_targets)
 
+    def _given_times(self, index: TokenIndex, time_targets: Tensor | None) -> Tensor | None:
+        """The intervals that tokens are embedded with: predicted ones only if they are re-encoded,
+        as in generation; NaN for the others."""
+        if self.config.reencode_times or index.targets is None or time_targets is None:
+            return time_targets
+        return time_targets.index_fill(0, index.targets, torch.nan)
+
+    def _refuse_times(self, frame_times: Tensor | None, time_targets: Tensor | None) -> None:
+        is_known = time_targets is not None and not bool(time_targets.isnan().any(-1).all())
+        if is_known or (frame_times is not None and len(frame_times)):
+            raise ValueError(
+                f"a model with time_head {self.config.time_head!r} reads times as words: give "
+                "neither frame_times nor time_targets (its own processor gives none)"
+            )
+
     def _embed(
         self,
         input_ids: Tensor,
@@ -206,7 +227,10 @@ class TimeMixin(TimeGeneration, Seam):
         if features is not None:
             places.append(index.media)
             rows.append(features[:, : tokens.shape[-1]])
-        if frame_times is None and self.training:
+        if self.time_encoder is None:
+            self._refuse_times(frame_times, time_targets)
+            frame_times = time_targets = None
+        elif frame_times is None and self.training:
             frame_times = tokens.new_zeros(0)
         intervals, is_known = [], []
         if frame_times is not None:
@@ -243,7 +267,7 @@ class TimeMixin(TimeGeneration, Seam):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | slice | Tensor = 0,
         group_ids: Tensor | None = None,
         sample_ids: Tensor | None = None,
         loss_weight: Tensor | None = None,
@@ -277,7 +301,7 @@ class TimeMixin(TimeGeneration, Seam):
             past_key_values: the same, by the name that transformers used before 5.24.
             inputs_embeds: `(B, T, C)` instead of `input_ids` (inference only).
             use_cache: return a cache.
-            logits_to_keep: number of last positions to compute logits for, 0 for all.
+            logits_to_keep: number of last positions to compute logits for, 0 for all; or which.
             group_ids: `(B, T)` packing with shared prefixes, see `distime.model.packing`.
             sample_ids: `(B, T)` likewise; samples are numbered from 0 over the batch.
             loss_weight: `(B, T)` weight of every token in the text loss.
@@ -313,7 +337,8 @@ class TimeMixin(TimeGeneration, Seam):
                 index = self.find_tokens(input_ids, labels, sample_ids, media=has_media)
             if has_media:
                 self.check_media(index, features, frame_times, time_targets)
-            inputs_embeds = self._embed(input_ids, index, features, frame_times, time_targets)
+            given = self._given_times(index, time_targets)
+            inputs_embeds = self._embed(input_ids, index, features, frame_times, given)
             if features is not None:
                 is_placeholder = self.is_placeholder(input_ids)
         elif labels is not None:
@@ -372,7 +397,8 @@ class TimeMixin(TimeGeneration, Seam):
                 hidden, input_ids, labels, time_targets, sample_ids, loss_weight, loss_divisor
             )
             result.loss, result.text_loss = losses.total, losses.text
-            result.distribution_loss, result.iou_loss = losses.distribution, losses.iou
+            for name, loss in losses.times.items():
+                result[f"{name}_loss"] = loss
             result.logits = logits if result.logits is None else result.logits
         return result
 
@@ -385,7 +411,7 @@ class TimeMixin(TimeGeneration, Seam):
         sample_ids: Tensor,
         loss_weight: Tensor | None,
         loss_divisor: Tensor | float | None,
-    ) -> tuple[Losses, Tensor, Tensor]:
+    ) -> tuple[Losses, Tensor, Tensor | None]:
         is_time = input_ids == self.config.time_token_id
         supervised = labels != IGNORED_LABEL
         supervised[:, 0] = False  # nothing predicts the first token of a row
@@ -409,7 +435,7 @@ class TimeMixin(TimeGeneration, Seam):
                 loss_weight[:, 1:][owned], sample_ids[:, 1:][owned], num_samples
             )
         logits = self.lm_head(before[supervised[:, 1:]])
-        time_logits = self.time_decoder(before[is_target[:, 1:]])
+        time_logits = self.time_decoder and self.time_decoder(before[is_target[:, 1:]])
         losses = self.criterion(
             text_logits=logits,
             text_labels=labels[supervised],

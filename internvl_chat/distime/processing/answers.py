@@ -27,9 +27,10 @@ class Event:
     Attributes:
         start: seconds, as decoded: nothing orders start and end.
         end: seconds.
-        confidence: the IoU that the answer expects of itself, 0 to 1: see `confidence`.
+        confidence: the IoU that the answer expects of itself, 0 to 1: see `confidence`; NaN
+            without distributions.
         distribution: `(2, reg_max + 1)` probabilities of start and end; bin `k` is the time
-            `origin + k / reg_max * duration`.
+            `origin + k / reg_max * duration`. None of a model that has none.
         text: what the answer says right after the time (dense captioning), stripped.
         origin: when the first picture is shown, in seconds on the clock of `start` and `end`.
     """
@@ -51,7 +52,8 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        values = {"start": self.start, "end": self.end, "confidence": self.confidence}
+        sure = self.confidence if math.isfinite(self.confidence) else None
+        values = {"start": self.start, "end": self.end, "confidence": sure}
         if self.text:
             values["text"] = self.text
         if self.distribution is not None:
@@ -175,27 +177,52 @@ def read_answer(
     processor: DisTimeProcessor,
     new_ids: Tensor,
     times: Tensor,
-    distributions: Tensor,
+    distributions: Tensor | None,
     duration: float,
 ) -> Answer:
     """Read one row of `generate`'s output.
+
+    Where the model writes times as words, they are read from the text, and cut to the video.
 
     Args:
         processor: its tokenizer decodes the text.
         new_ids: `(T,)` generated ids, without the prompt.
         times: `(n, 2)` normalised.
-        distributions: `(n, 2, reg_max + 1)`.
+        distributions: `(n, 2, reg_max + 1)`; None where the model has none.
         duration: of the video, in seconds.
     """
     text = processor.decode(new_ids)
+    if processor.time_head.in_words:
+        return read_words(processor, text, duration)
+    spans = [(start * duration, end * duration) for start, end in times.double().tolist()]
+    if distributions is None:
+        return Answer(text, _events(text, spans), duration)
     bins = distributions.float().cpu().numpy()
-    events = [
-        Event(start * duration, end * duration, confidence(bins[i]), bins[i], caption)
-        for i, ((start, end), caption) in enumerate(
-            zip(times.double().tolist(), captions(text), strict=False)
-        )
-    ]
-    return Answer(text, tuple(events), duration)
+    events = tuple(
+        replace(event, confidence=confidence(one), distribution=one)
+        for event, one in zip(_events(text, spans), bins, strict=False)
+    )
+    return Answer(text, events, duration)
+
+
+def read_words(processor: DisTimeProcessor, text: str, duration: float) -> Answer:
+    """Read a text in which the times are words, of a model that writes them so.
+
+    Args:
+        processor: of the model.
+        text: that it wrote.
+        duration: of the video, in seconds, to which the times are cut.
+    """
+    text, spans = processor.time_head.read(text)
+    inside = [(min(start, duration), min(end, duration)) for start, end in spans]
+    return Answer(text, _events(text, inside), duration)
+
+
+def _events(text: str, spans: Iterable[tuple[float, float]]) -> tuple[Event, ...]:
+    return tuple(
+        Event(start, end, text=caption)
+        for (start, end), caption in zip(spans, captions(text), strict=False)
+    )
 
 
 def captions(text: str) -> list[str]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from transformers import AutoConfig, BatchFeature, PreTrainedTokenizerBase
 from distime.backbones import BACKBONES, backbone_of
 from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError
 from distime.backbones.internvl import ProcessorSettings
+from distime.model.heads import DEFAULT_HEAD, HEAD_NAMES, head_class
+from distime.model.heads.base import TimeHead
 from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
 from distime.model.weights import read_json
@@ -152,6 +155,7 @@ class DisTimeProcessor:
         tokens = {
             TIME_STAMP: (self.token_ids.time_stamp, config.time_token_id),
             FRAME_TIME_REF: (self.token_ids.frame_time_ref, config.frame_time_token_id),
+            "time_head": (self.settings.time_head, config.time_head),
         }
         if not isinstance(config, self.backbone.model_class.config_class):
             raise ProcessorError(
@@ -209,6 +213,11 @@ class DisTimeProcessor:
         """
         return settled_count(self.backbone, self.settings, duration, num_frames, bound)
 
+    @property
+    def time_head(self) -> type[TimeHead]:
+        """How the model says when."""
+        return head_class(self.settings.time_head)
+
     # ------------------------------------------------------------------ videos and questions
 
     def load_video(
@@ -255,7 +264,45 @@ class DisTimeProcessor:
     def video_media(self, sample: VideoSample) -> Media:
         """What the prompt needs to know of a video."""
         height, width = sample.frames[0].shape[:2]
-        return self.backbone.video_media(len(sample.times), (width, height), self.settings)
+        media = self.backbone.video_media(len(sample.times), (width, height), self.settings)
+        return self.with_slot_words(media, self.frame_times(sample), sample.duration)
+
+    def with_slot_words(self, media: Media, frame_times: Tensor, duration: float) -> Media:
+        """Media whose slots have their times in words, if the model reads them so.
+
+        Args:
+            media: of a video.
+            frame_times: of its slots `(n,)`, normalised.
+            duration: of the video, in seconds.
+        """
+        words = ()
+        if self.time_head.in_words:
+            times = (frame_times.double() * duration).tolist()
+            words = tuple(map(self.time_head.written_moment, times))
+        return replace(media, slot_words=words)
+
+    def model_times(self, frame_times: Tensor) -> Tensor:
+        """The frame times that go to the model: none if the prompt has them in words."""
+        return frame_times[:0] if self.time_head.in_words else frame_times
+
+    def in_own_words(
+        self, texts: Sequence[str], intervals: Sequence[tuple[float, float]]
+    ) -> list[str]:
+        """Texts as the model writes them: every `<TIME_STAMP>` in words, if its times are words.
+
+        Args:
+            texts: with `<TIME_STAMP>` tokens.
+            intervals: of all of them in order, in seconds. Tokens beyond them stay as they are.
+        """
+        if not self.time_head.in_words:
+            return list(texts)
+        given = iter(intervals)
+
+        def words(token: re.Match) -> str:
+            interval = next(given, None)
+            return token[0] if interval is None else self.time_head.written(*interval)
+
+        return [re.sub(re.escape(TIME_STAMP), words, text) for text in texts]
 
     def expected_media(self, video: str | os.PathLike, num_frames: int | None) -> Media:
         """What the prompt will need to know of a video file that is not decoded here.
@@ -270,12 +317,14 @@ class DisTimeProcessor:
         """
         by_length = num_frames is None and self.settings.fps is not None
         if not (by_length or self.backbone.frames_have_sizes):
-            count = self.frame_count(0.0, num_frames)
-            return self.backbone.video_media(count, None, self.settings)
-        with open_video(video) as reader:
-            count = self.frame_count(reader.duration, num_frames)
-            size = _frame_size(reader) if self.backbone.frames_have_sizes else None
-        return self.backbone.video_media(count, size, self.settings)
+            count, size = self.frame_count(0.0, num_frames), None
+        else:
+            with open_video(video) as reader:
+                count = self.frame_count(reader.duration, num_frames)
+                size = _frame_size(reader) if self.backbone.frames_have_sizes else None
+        media = self.backbone.video_media(count, size, self.settings)
+        # When frames are is not known here: no time takes more words than this one.
+        return self.with_slot_words(media, torch.ones(media.num_frames), _LONG_VIDEO)
 
     def image_media(self, paths: Sequence[str | os.PathLike], tiled: bool = True) -> Media:
         """What the prompt needs to know of still images; only their sizes are read.
@@ -344,7 +393,9 @@ class DisTimeProcessor:
             self.pad_left(ids)
             | join_tensors([self.backbone.video(one.frames, self.settings) for one in samples])
             | {
-                "frame_times": torch.cat([self.frame_times(sample) for sample in samples]),
+                "frame_times": torch.cat(
+                    [self.model_times(self.frame_times(sample)) for sample in samples]
+                ),
                 "durations": torch.tensor([s.duration for s in samples], dtype=torch.float64),
             }
         )
@@ -411,7 +462,7 @@ class DisTimeProcessor:
         length = common_prefix(prompts, media_length(self.tokenizer, prompts[0], self.template))
         prefix = {
             "input_ids": torch.tensor([prompts[0][:length]]),
-            "frame_times": self.frame_times(sample),
+            "frame_times": self.model_times(self.frame_times(sample)),
             **self.backbone.video(sample.frames, self.settings, raw=True),
         }
         suffixes = self.pad_left([prompt[length:] for prompt in prompts])
@@ -436,6 +487,10 @@ class DisTimeProcessor:
         return text.split(IM_END)[0].strip()
 
 
+_LONG_VIDEO = 9999.9
+"""Seconds."""
+
+
 def join_tensors(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Dictionaries of tensors with the same names -> one, each name's tensors behind each other."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
@@ -456,6 +511,10 @@ def _read_settings(file: Path, values: dict[str, Any]) -> CommonSettings:
     kind = BACKBONES[name].settings_class
     if unknown := sorted(values.keys() - {field.name for field in fields(kind)}):
         raise ProcessorError(f"{file}: unknown settings {', '.join(unknown)}")
+    if values.get("time_head", DEFAULT_HEAD) not in HEAD_NAMES:
+        raise ProcessorError(
+            f"{file}: unknown time_head {values['time_head']!r}; there are {', '.join(HEAD_NAMES)}"
+        )
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return kind(**values | lists)
 

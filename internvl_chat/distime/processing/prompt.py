@@ -183,6 +183,20 @@ def _encode_once(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ..
 def _encode_with_media(
     tokenizer: PreTrainedTokenizerBase, text: str, media: Media, template: ChatTemplate
 ) -> list[int]:
+    """Return the ids of a text; where its media have words for the slots' times, with these."""
+    ids = _encode_with_block(tokenizer, text, media, template)
+    slot = TokenIds.of(tokenizer, template).frame_time_ref
+    if not media.slot_words or ids.count(slot) != len(media.slot_words):
+        return ids
+    words = iter(media.slot_words)
+    return [
+        one for i in ids for one in (_encode_once(tokenizer, next(words)) if i == slot else (i,))
+    ]
+
+
+def _encode_with_block(
+    tokenizer: PreTrainedTokenizerBase, text: str, media: Media, template: ChatTemplate
+) -> list[int]:
     """Return the ids of a text, its video's block tokenised once for each number of frames.
 
     The block is nearly all of the text: thousands of tokens beside a question's dozens.
@@ -321,7 +335,11 @@ def _check_media_tokens(
 ) -> None:
     for names, wanted, expected in (
         (template.placeholders, tokens.placeholders, media.num_image_tokens),
-        ((FRAME_TIME_REF,), (tokens.frame_time_ref,), media.num_frames),
+        (
+            (FRAME_TIME_REF,),
+            (tokens.frame_time_ref,),
+            0 if media.slot_words else media.num_frames,
+        ),
     ):
         if (found := sum(map(ids.count, wanted))) != expected:
             name = " and ".join(names)

@@ -13,7 +13,7 @@ from torch import Tensor
 from distime.api import DisTime
 from distime.errors import DisTimeError
 from distime.model.tokens import TIME_STAMP
-from distime.processing.answers import Answer, Event
+from distime.processing.answers import Answer, Event, read_words
 from distime.processing.processor import PrefixInputs
 from distime.serve.settings import ServeSettings
 from distime.serve.videos import video_file
@@ -87,14 +87,14 @@ class Asked:
         text = self.model.processor.decode(ids)
         if text.endswith("\ufffd"):
             return  # half a character
-        self.on_text(sample, text, self._events(intervals))
-
-    def _events(self, intervals: Sequence[Tensor]) -> list[Event]:
-        duration, origin = self.inputs.duration, self.job.tag[0].origin
-        return [
-            Event(origin + start * duration, origin + end * duration).ordered
-            for start, end in (interval.tolist() for interval in intervals)
-        ]
+        processor, duration = self.model.processor, self.inputs.duration
+        spans = [(start * duration, end * duration) for start, end in map(Tensor.tolist, intervals)]
+        if processor.time_head.in_words:
+            answer = read_words(processor, processor.time_head.settled(text), duration)
+            text, spans = answer.text, [(event.start, event.end) for event in answer.events]
+        origin = self.job.tag[0].origin
+        events = [Event(origin + start, origin + end).ordered for start, end in spans]
+        self.on_text(sample, text, events)
 
     def finish_reason(self, sample: int) -> str:
         """Why an answer ended, as OpenAI calls it."""

@@ -7,13 +7,15 @@ the repository accepts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from distime.backbones import BACKBONES
 from distime.errors import DisTimeError
+from distime.model.heads import DEFAULT_HEAD
 from distime.model.tokens import IM_END, IM_START, SPECIAL_TOKENS
 from distime.processing.processor import DisTimeProcessor
 
@@ -35,6 +37,15 @@ def word_tokenizer(
     vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, *sorted(seen)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = splitter
+    # Tokens are words with blanks between them, but a decimal number is one word to readers.
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(Regex(r"\z"), " "),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r"(?<=\d) \. (?=\d)"), "."),
+            decoders.Strip(" ", 0, 1),
+        ]
+    )
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=IM_END
     )
@@ -53,6 +64,7 @@ def write_tiny_checkpoint(
     num_layers: int = 3,
     num_frames: int = 16,
     backbone: str = "internvl",
+    time_head: str = DEFAULT_HEAD,
 ) -> None:
     """Write a random model and its processor.
 
@@ -66,6 +78,7 @@ def write_tiny_checkpoint(
         num_layers: of the language model.
         num_frames: of a video.
         backbone: one of `distime.backbones.BACKBONES`.
+        time_head: one of `distime.model.heads.HEAD_NAMES`.
 
     Raises:
         TinyError: there is no such backbone.
@@ -83,6 +96,10 @@ def write_tiny_checkpoint(
         num_layers=num_layers,
         num_frames=num_frames,
     )
+    if time_head != model.config.time_head:
+        model.config.time_head = time_head
+        set_seed(seed)
+        model, settings = type(model)(model.config), replace(settings, time_head=time_head)
     processor = DisTimeProcessor(tokenizer, settings)
     model.generation_config.eos_token_id = processor.token_ids.im_end
     model.generation_config.pad_token_id = processor.token_ids.pad

@@ -15,6 +15,8 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from distime.backbones.base import CommonSettings
 from distime.data.dataset import DataSettings
+from distime.model.heads import DEFAULT_HEAD, HeadError, head_class, refuse_other_head, saved_head
+from distime.model.heads.base import TimeHead
 from distime.train import command_line, flags
 from distime.train.evaluation import METRICS
 from distime.train.flags import ArgumentError, DataFlags, ModelFlags, ObjectiveFlags, RunFlags
@@ -46,12 +48,52 @@ class ModelArguments(ModelFlags):
             raise ArgumentError(
                 f"--train_embeddings {self.train_embeddings}: choose {' or '.join(EMBEDDING_MODES)}"
             )
-        weights = (self.text_loss_weight, self.distribution_loss_weight, self.iou_loss_weight)
-        if not any(weight is None or weight > 0 for weight in weights):
+        self._check_head()
+        losses = [f"{name}_loss_weight" for name in ("text", *self.head.losses)]
+        if not any(weight is None or weight > 0 for weight in map(self.__dict__.get, losses)):
+            *most, last = [f"--{name}" for name in losses]
             raise ArgumentError(
-                "--text_loss_weight, --distribution_loss_weight and --iou_loss_weight are all 0, "
-                "so nothing would be learned: give one of them"
+                f"{', '.join(most)} and {last} are all 0, so nothing would be learned: give one of "
+                "them"
+                if most
+                else f"{last} is 0, so nothing would be learned: give more"
             )
+
+    @property
+    def head_name(self) -> str:
+        """The time head that is trained: the one asked for, or that of the start checkpoint."""
+        return self.time_head or saved_head(Path(self.model_name_or_path)) or DEFAULT_HEAD
+
+    @property
+    def head(self) -> type[TimeHead]:
+        """Its class."""
+        return head_class(self.head_name)
+
+    def _check_head(self) -> None:
+        """Refuse a start checkpoint of another head, and flags that the head has no use for."""
+        if self.time_head is not None:
+            self.time_head = self.time_head.lower()
+            try:
+                refuse_other_head(Path(self.model_name_or_path), self.time_head)
+            except HeadError as error:
+                raise ArgumentError(f"--time_head {self.time_head}: {error}") from None
+        head = self.head
+        used = {f"{loss}_loss_{what}" for loss in head.losses for what in ("weight", "reduction")}
+        flags_of_heads = (
+            "distribution_loss_weight",
+            "iou_loss_weight",
+            "distance_loss_weight",
+            "distribution_loss_reduction",
+        )
+        unused = [flag for flag in flags_of_heads if flag not in used]
+        if head.in_words:
+            unused += ["reencode_times", "dec_reg", "enc_sigma", "layer_num"]
+        for flag in unused:
+            if getattr(self, flag) is not None:
+                raise ArgumentError(
+                    f"--{flag} {getattr(self, flag)}: the time head {self.head_name} has no "
+                    "use for it; leave it out"
+                )
 
     @property
     def lora_scale(self) -> float | None:
@@ -61,14 +103,17 @@ class ModelArguments(ModelFlags):
     @property
     def config_overrides(self) -> dict[str, object]:
         """Fields of `DisTimeConfig` that flags change."""
-        loss_flags = (
+        same_name = (
+            "time_head",
+            "reencode_times",
             "text_loss_weight",
             "distribution_loss_weight",
             "iou_loss_weight",
+            "distance_loss_weight",
             "distribution_loss_reduction",
         )
         time_flags = {"reg_max": "dec_reg", "enc_sigma": "enc_sigma", "layer_num": "layer_num"}
-        values = {name: getattr(self, name) for name in loss_flags}
+        values = {name: getattr(self, name) for name in same_name}
         values |= {name: getattr(self, flag) for name, flag in time_flags.items()}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -20,7 +20,7 @@ from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.dataset import BAD_SAMPLE, DataError
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
-from distime.data.schema import Item, clamp_targets, read_item
+from distime.data.schema import Item, clamp_targets, in_own_words, read_item
 from distime.engine import Decoding, Engine, EngineError
 from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.moments import THRESHOLDS, retrieval
@@ -164,8 +164,8 @@ class HeldOut:
     def _prompt(self, item: Item, sample: VideoSample) -> list[int]:
         """The ids before the answer, just as in training."""
         processor = self.processor
-        media = processor.video_media(sample)
-        encoded = encode_conversation(processor.tokenizer, processor.template, item.turns, media)
+        media, turns = processor.video_media(sample), in_own_words(processor, item)
+        encoded = encode_conversation(processor.tokenizer, processor.template, turns, media)
         first = next(i for i, label in enumerate(encoded.labels) if label != IGNORE_INDEX)
         return list(encoded.input_ids[:first])
 
@@ -176,7 +176,8 @@ class HeldOut:
     def _answer(self, engine: Engine, inputs: PrefixInputs, max_new_tokens: int) -> list[Interval]:
         """The first interval of each answer in seconds, `NO_ANSWER` where there is none."""
         # Only the first time is scored: nothing behind it needs to be generated.
-        stop_ids = (self.processor.token_ids.time_stamp,)
+        in_words = self.processor.time_head.in_words
+        stop_ids = () if in_words else (self.processor.token_ids.time_stamp,)
         decoding = Decoding(max_new_tokens=max_new_tokens, stop_ids=stop_ids)
         try:
             answers = engine.answer_in_step(inputs, decoding)

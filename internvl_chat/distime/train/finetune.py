@@ -162,7 +162,10 @@ def run(arguments: ModelArguments, data_arguments: DataArguments, training: Trai
     set_seed(training.seed)
     processor = DisTimeProcessor.from_pretrained(arguments.model_name_or_path)
     speed.check_backbone(processor, arguments, data_arguments, training)
-    processor.settings = replace(processor.settings, **data_arguments.processor_overrides)
+    overrides = data_arguments.processor_overrides
+    if arguments.time_head is not None:
+        overrides["time_head"] = arguments.time_head
+    processor.settings = replace(processor.settings, **overrides)
     processor.adjust(**data_arguments.frame_settings(processor.settings))
     model = load_model(arguments, training)
     if data_arguments.image_size is not None:

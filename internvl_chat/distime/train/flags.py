@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from distime.errors import DisTimeError
+from distime.model.heads import HEAD_NAMES
 from distime.train import objectives
 
 
@@ -91,6 +92,14 @@ class ModelFlags:
         "", "checkpoint to start from: ours, a base model, DisTime, checkpoint-N, an adapter"
     )
     conv_style: str = _flag("internvl2_5", "chat template; internvl2_5 is the only one")
+    time_head: str | None = _flag(
+        None,
+        "how the model says when: distribution (as published, and as base models begin), "
+        "regression, two numbers, or text, digits in its words",
+    )
+    reencode_times: bool | None = _flag(
+        None, "embed a predicted time as what it says (True), or leave the token as it is"
+    )
     dec_reg: int | None = _flag(None, "reg_max: bins of the time distributions minus one")
     enc_sigma: float | None = _flag(
         None, "standard deviation of the time encoder's Gaussians, in bins"
@@ -116,6 +125,9 @@ class ModelFlags:
     text_loss_weight: float | None = _flag(None, "weight of the text loss")
     distribution_loss_weight: float | None = _flag(None, "weight of the distribution loss")
     iou_loss_weight: float | None = _flag(None, "weight of the IoU loss")
+    distance_loss_weight: float | None = _flag(
+        None, "weight of the distance from the truth, with --time_head regression"
+    )
     distribution_loss_reduction: str | None = _flag(None, "sum (published) or mean over boundaries")
 
 
@@ -255,6 +267,7 @@ _NOT_NEGATIVE = Limits(at_least=0)
 _SHARE = Limits(at_least=0, below=1)
 _POSITIVE = Limits(above=0)
 LIMITS = {
+    "time_head": Limits(str, one_of=HEAD_NAMES),
     "dec_reg": _COUNT,
     "enc_sigma": _POSITIVE,
     "layer_num": _COUNT,
@@ -266,6 +279,7 @@ LIMITS = {
     "text_loss_weight": _NOT_NEGATIVE,
     "distribution_loss_weight": _NOT_NEGATIVE,
     "iou_loss_weight": _NOT_NEGATIVE,
+    "distance_loss_weight": _NOT_NEGATIVE,
     "distribution_loss_reduction": Limits(str, one_of=("sum", "mean")),
     "min_num_frame": _COUNT,
     "max_num_frame": _COUNT,

@@ -39,9 +39,9 @@ _BY_KIND = {
     OnResume.APPLIED: """
         learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm warmup_steps
         lr_scheduler_type lr_scheduler_kwargs lora_dropout text_loss_weight
-        distribution_loss_weight iou_loss_weight distribution_loss_reduction neftune_noise_alpha
-        rewards reward_weight num_generations max_completion_length temperature clip_epsilon
-        kl_weight scale_rewards
+        distribution_loss_weight iou_loss_weight distance_loss_weight distribution_loss_reduction
+        neftune_noise_alpha rewards reward_weight num_generations max_completion_length
+        temperature clip_epsilon kl_weight scale_rewards
     """,
     OnResume.SAMPLES: """
         meta_path min_num_frame max_num_frame fps max_frames max_video_tokens sampling_method
@@ -50,9 +50,9 @@ _BY_KIND = {
         seed per_device_train_batch_size gradient_accumulation_steps num_iterations
     """,
     OnResume.REFUSED: """
-        conv_style image_size dec_reg enc_sigma layer_num freeze_llm freeze_backbone freeze_mlp
-        objective use_llm_lora lora_alpha train_embeddings optim optim_args optim_target_modules
-        bf16 fp16
+        conv_style image_size time_head reencode_times dec_reg enc_sigma layer_num freeze_llm
+        freeze_backbone freeze_mlp objective use_llm_lora lora_alpha train_embeddings optim
+        optim_args optim_target_modules bf16 fp16
     """,
     OnResume.FREE: """
         model_name_or_path export export_dtype attn_implementation cache_samples cache_features

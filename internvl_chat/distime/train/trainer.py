@@ -76,7 +76,10 @@ class DisTimeTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.exporter, self.record = exporter, record
-        self.objective = objective or Supervised(self.args)
+        if objective is None:
+            objective = Supervised(self.args)
+            objective.attach(self.model, exporter.processor)
+        self.objective = objective
         # Set by the trainer, it would be saved with the model; `compute_loss` says it instead.
         vars(self.model.config).pop("use_cache", None)
         self._is_saving = False

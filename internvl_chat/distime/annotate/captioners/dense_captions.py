@@ -62,7 +62,7 @@ def _outcome(clip: Clip, answer: Answer) -> Outcome:
     for event in answer.events:
         if is_caption(event.text):
             location = rounded(event.start, event.end, event.confidence, answer.duration)
-            captions.append(Caption(event.text, location))
+            captions.append(Caption(" ".join(event.text.split()), location))
         else:
             wordless += 1
     if not captions:

@@ -79,5 +79,5 @@ class DisTimeInternVL(DisTimeForConditionalGeneration, InternVLForConditionalGen
         max_shard_size: int | str = "5GB",
     ) -> None:
         """Write tokenizer, config and weights as DisTime was published."""
-        published.write_tokenizer(tokenizer, folder)
         published.write(self, folder, max_shard_size)
+        published.write_tokenizer(tokenizer, folder)

@@ -31,7 +31,8 @@ class Objective:
 
     Attributes:
         flags: flags of `ObjectiveFlags` that it has, and their values where they are not given.
-        losses: names of what `compute` returns beside the loss; they are logged at every step.
+        own_losses: names of what it adds to the model's losses in the output of `compute`.
+        losses: all of them, once it is attached; they are logged at every step.
         settings: values of its flags.
         sums: what else is logged: a sum and a count by name, the mean of a log line being over all
             of its steps and processes.
@@ -41,7 +42,7 @@ class Objective:
     """
 
     flags: ClassVar[Mapping[str, Any]] = {}
-    losses: ClassVar[tuple[str, ...]] = ("text_loss", "distribution_loss", "iou_loss")
+    own_losses: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, training: TrainArguments):
         self.settings = dict(self.flags)
@@ -73,6 +74,8 @@ class Objective:
         Raises:
             ArgumentError: this objective cannot train it.
         """
+        of_time = (f"{name}_loss" for name in model.time_head.losses)
+        self.losses: tuple[str, ...] = ("text_loss", *of_time, *self.own_losses)
 
     def collator(self, processor: DisTimeProcessor) -> Any:
         """Return what makes a micro-batch of rows."""
@@ -119,6 +122,20 @@ class Objective:
             several = value if isinstance(value, Sequence) else [value]
             self.sums[name][0] += sum(several)
             self.sums[name][1] += len(several)
+
+
+def refuse_without_distribution(arguments: ModelArguments, training: TrainArguments) -> None:
+    """Refuse a time head from which no times can be drawn.
+
+    Raises:
+        ArgumentError: names the head.
+    """
+    if not arguments.head.has_distribution:
+        raise ArgumentError(
+            f"--objective {training.objective} needs distributions, which the time head "
+            f"{arguments.head_name} does not have: leave --objective out, or train with "
+            "--time_head distribution"
+        )
 
 
 def samples_of(batch: Batch) -> Tensor:

@@ -21,12 +21,17 @@ from distime.model.losses import mean_per_sample
 from distime.model.modeling import DisTimeOutput
 from distime.train.chosen_rewards import ChosenReward, Scene, read_rewards
 from distime.train.flags import ArgumentError
-from distime.train.objectives.base import Batch, Objective, supervised_times
+from distime.train.objectives.base import (
+    Batch,
+    Objective,
+    refuse_without_distribution,
+    supervised_times,
+)
 from distime.train.rewards import RewardError
 
 if TYPE_CHECKING:
     from distime.processing.processor import DisTimeProcessor
-    from distime.train.arguments import TrainArguments
+    from distime.train.arguments import DataArguments, ModelArguments, TrainArguments
 
 _KEPT = 4096
 """Most grids of slower rewards that are remembered; one of 33 x 33 numbers is 4 KiB."""
@@ -87,7 +92,7 @@ class ExpectedReward(Objective):
     """The supervised losses less `reward_weight` times the expected reward."""
 
     flags = {"rewards": ("tiou",), "reward_weight": 1.0}
-    losses = (*Objective.losses, "expected_reward")
+    own_losses = ("expected_reward",)
 
     def __init__(self, training: TrainArguments):
         super().__init__(training)
@@ -99,8 +104,15 @@ class ExpectedReward(Objective):
             )
         self.grid = functools.lru_cache(_KEPT)(reward_grid)
 
+    def check(
+        self, arguments: ModelArguments, data: DataArguments, training: TrainArguments
+    ) -> None:
+        """Refuse a time head without distributions; see `Objective.check`."""
+        refuse_without_distribution(arguments, training)
+
     def attach(self, model: torch.nn.Module, processor: DisTimeProcessor) -> None:
         """Note which tokens are times, and over how many bins they are distributed."""
+        super().attach(model, processor)
         self.time_token_id, self.bins = model.config.time_token_id, model.config.reg_max + 1
 
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Callable) -> list[Batch]:

@@ -17,6 +17,7 @@ from distime.model.base_checkpoint import (
     HEAD,
     check_rows,
     draw_rows,
+    how_times_start,
     settle_head,
     special_token_ids,
     time_modules,
@@ -89,7 +90,7 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> Checkpoint:
     fresh = []
     if not has_time:
         fresh = time_modules(config)
-        logger.info("%s: a base checkpoint; time encoder and time decoder start fresh", path)
+        logger.info("%s: a base checkpoint; %s", path, how_times_start(fresh))
     end = token_ids.get(IM_END, source["llm_config"].get("eos_token_id"))
     pad = source["llm_config"].get("pad_token_id")
     pad = token_ids.get("<|endoftext|>", end) if pad is None else pad

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from distime.backbones.internvl.published.config import published_config
 from distime.backbones.internvl.published.names import to_published
+from distime.model.heads import DEFAULT_HEAD
+from distime.model.weights import CheckpointError
 
 
 def write(model: PreTrainedModel, folder: Path, max_shard_size: int | str = "5GB") -> None:
@@ -19,7 +21,16 @@ def write(model: PreTrainedModel, folder: Path, max_shard_size: int | str = "5GB
         model: a DisTime model.
         folder: made if it is not there.
         max_shard_size: bytes of a weight file, above which there are several and an index.
+
+    Raises:
+        CheckpointError: the layout has no place for its time head.
     """
+    time_head, reencodes = model.config.time_head, model.config.reencode_times
+    if time_head != DEFAULT_HEAD or not reencodes:
+        raise CheckpointError(
+            f"the published layout knows nothing of time_head {time_head} and reencode_times "
+            f"{reencodes}: keep ours"
+        )
     published = to_published(model.state_dict(), model.config)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in published.items()}
