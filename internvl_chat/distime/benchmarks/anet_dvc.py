@@ -26,6 +26,7 @@ from distime.benchmarks.base import (
     Answered,
     Benchmark,
     Query,
+    ScoreOption,
     captioned_events,
     restricted,
 )
@@ -67,11 +68,13 @@ class AnetDVC(Benchmark):
     rank = 5
     predictions = ("results.txt",)
     score_options = {
-        "time_unit": (
+        "time_unit": ScoreOption(
             ("seconds", "percent"),
             "what the timestamps of a log without a unit are (default: seconds)",
         ),
-        "task": (("captioning", "grounding"), "lines of the log to score (default: captioning)"),
+        "task": ScoreOption(
+            ("captioning", "grounding"), "lines of the log to score (default: captioning)"
+        ),
     }
     headline = ("SODA_c", "METEOR", "CIDEr")
     released = {"SODA_c": 6.20, "METEOR": 5.52, "CIDEr": 22.11}

@@ -56,6 +56,9 @@ class Settings:
     ground_truth: Path | None = _setting(
         None, "what the metric reads (default: the benchmark's file beside the annotation)"
     )
+    score_options: dict[str, str] | None = _setting(
+        None, "what the metric of this benchmark can be told, by name (`Benchmark.score_options`)"
+    )
     limit: int | None = _setting(None, "ask only the first N queries")
     score: bool = _setting(True, "leave out the metric")
     overwrite: bool = _setting(False, "discard the answers that an earlier run left in --out-dir")
@@ -149,6 +152,9 @@ class Settings:
             choices, value = one.metadata.get("choices"), getattr(self, one.name)
             if choices and value is not None and not isinstance(value, bool):
                 _expect(value in choices, one.name, value, f"choose one of {', '.join(choices)}")
+        for name, value in (self.score_options or {}).items():
+            known = name in find(self.benchmark).score_options
+            _expect(known, name, value, f"{self.benchmark} does not take it; leave it out")
         stages = find(self.benchmark).stages
         if self.stage not in (stages or (None,)):
             mend = f"choose stage {' or '.join(map(str, stages))}" if stages else "leave it out"
