@@ -1,21 +1,18 @@
 """The stages together: once, killed anywhere and resumed, changed, and wrong from the start."""
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 
 import pytest
 
 from annotate.conftest import NAMES, lines
 from annotate.tiny_encoders import write_captioner
-from distime.annotate.annotation_settings import STAGES, AnnotationSettings
+from distime.annotate.annotation_settings import STAGES
 from distime.annotate.locators.frame_similarity import FrameSimilarity
-from distime.annotate.run import Run, run_stages
 from distime.cli import main
 from distime.data.checking import check
 from distime.errors import DisTimeError
@@ -87,42 +84,20 @@ def test_all_stages_with_models(annotate, captions, checkpoint, encoder, caption
     assert not list(check(out / "meta.json"))  # whatever models said, it can be trained
 
 
-def test_killed_anywhere_it_goes_on(annotate, cheap, tmp_path, monkeypatch):
-    """Killed at every line that is written, with half of that line on disk, and resumed."""
+def test_killed_anywhere_it_goes_on(annotate, cheap, tmp_path, killed_at):
+    """Killed at every line that is written, and resumed."""
     whole = tmp_path / "whole"
     annotate(**cheap, out=whole)
-    total = sum(len(lines(path)) - 1 for path in (whole / "journal").rglob("*.jsonl"))
-    append, left = LineJournal.append, 0
-
-    def killed(self, line):
-        nonlocal left
-        if left == 0:
-            append(self, line)
-            self._stream.flush()
-            size = os.fstat(self._stream.fileno()).st_size
-            os.truncate(self._stream.name, size - 20)
-            raise KeyboardInterrupt
-        left -= 1
-        append(self, line)
-
-    monkeypatch.setattr(LineJournal, "append", killed)
-    starts = 0
-    while True:
-        left, starts = 1, starts + 1
-        try:
+    total = len(written_keys(whole))
+    for count in range(1, total):  # each start writes one line that counts
+        with killed_at(1):
             annotate(**cheap)
-        except KeyboardInterrupt:
-            continue
-        break
-    assert starts == total  # each start wrote one line that counts
+        assert len(written_keys(tmp_path / "out")) == count
+        assert not (tmp_path / "out" / "selected.jsonl").exists()
+    annotate(**cheap)
     assert results(tmp_path / "out") == results(whole)
-    keys = Counter(
-        (path.parent, line["key"])
-        for path in (tmp_path / "out" / "journal").rglob("*.jsonl")
-        for line in map(json.loads, path.read_text().splitlines()[1:-1] or [])
-        if "key" in line
-    )
-    assert set(keys.values()) <= {1}
+    keys = written_keys(tmp_path / "out")
+    assert len(keys) == len(set(keys)) == total
 
 
 def test_a_finished_run_is_not_repeated(annotate, cheap, tmp_path, monkeypatch):
@@ -263,50 +238,64 @@ def test_folders_without_videos_are_named(command, tmp_path, captions):
 
 
 @pytest.mark.slow
-def test_killed_on_two_processes_it_goes_on_with_one(
-    videos, captioner, encoder, checkpoint, tmp_path
-):
-    root = tmp_path / "many videos"
-    for number in range(6):
-        shutil.copytree(videos, root / str(number))
-    flags = {
-        "captioner": [f"model:{captioner}"], "locator": [f"clip:{encoder}"],
-        "max_new_tokens": 50, "max_frames": 2, "max_failures": 99,
-    }  # fmt: skip
-    words = [f"--{name.replace('_', '-')}={one}" for name, value in flags.items()
-             for one in (value if isinstance(value, list) else [value])]  # fmt: skip
-    out = tmp_path / "out"
-    killed = subprocess.Popen(
-        ["sh", scripts() / "annotate.sh", root, "--out", out, *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "GPUS": "2"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        end = time.monotonic() + 120
-        while written(out) < 3:
-            assert killed.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < end, "nothing happened"
-            time.sleep(0.01)
-    finally:
-        os.killpg(killed.pid, signal.SIGKILL)
-        killed.wait()
-    assert not (out / "events.jsonl").exists()
-    known = written(out)
-    assert 3 <= known < 24
-
-    def run(folder):
-        return run_stages(Run(AnnotationSettings(videos=root, out=folder, workers=1, **flags)))
-
-    report = run(out)
-    assert f"{known} of them before" in report.lines[0]
+def test_killed_alone_it_goes_on_with_two_processes(annotate, cheap, videos, tmp_path, killed_at):
+    """They share what is left of the killed pass, and all passes behind it."""
     whole = tmp_path / "whole"
-    run(whole)
-    for name in ("events.jsonl", "selected.jsonl", "dropped.jsonl", "problems.jsonl"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    annotate(**cheap, out=whole)
+    with killed_at(6):  # in the second stage
+        annotate(**cheap)
+    out = tmp_path / "out"
+    assert not (out / "selected.jsonl").exists()
+    words = [
+        f"--{name.replace('_', '-')}={one}"
+        for name, value in cheap.items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    done = subprocess.run(
+        ["sh", scripts() / "annotate.sh", videos, "--out", out, *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "GPUS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("events were kept") == 1  # one process speaks
+    assert "4 videos, 2 of them before" in done.stdout
+    assert results(out) == results(whole)
+    keys = written_keys(out)
+    assert len(keys) == len(set(keys)) == 4 * len(NAMES)
 
 
-def written(out) -> int:
-    texts = [path.read_text() for path in out.glob("journal/events/*/*.jsonl")]
-    return sum(max(0, text.count("\n") - 1) for text in texts)
+@pytest.fixture
+def killed_at(monkeypatch):
+    """End what runs in the block at a line that is written, with half of that line on disk."""
+    append = LineJournal.append
+
+    @contextlib.contextmanager
+    def killed_at(count):
+        left = count
+
+        def killed(self, line):
+            nonlocal left
+            append(self, line)
+            if left == 0:
+                self._stream.flush()
+                os.truncate(self._stream.name, os.fstat(self._stream.fileno()).st_size - 20)
+                raise KeyboardInterrupt
+            left -= 1
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LineJournal, "append", killed)
+            with contextlib.suppress(KeyboardInterrupt):
+                yield
+
+    return killed_at
+
+
+def written_keys(out):
+    """What the journals of all passes hold, whole lines alone."""
+    return [
+        (path.parent, json.loads(line)["key"])
+        for path in (out / "journal").rglob("*.jsonl")
+        for line in path.read_text().split("\n")[1:-1]
+    ]
