@@ -11,8 +11,10 @@ import pytest
 
 from annotate.conftest import NAMES, lines
 from annotate.tiny_encoders import write_captioner
+from distime.annotate.annotation_settings import STAGES
 from distime.annotate.locators.frame_similarity import FrameSimilarity
 from distime.cli import main
+from distime.data.checking import check
 from distime.errors import DisTimeError
 from distime.evaluate.line_journal import LineJournal
 from distime.paths import scripts
@@ -78,7 +80,8 @@ def test_all_stages_with_models(annotate, captions, checkpoint, encoder, caption
     said = "\n".join(report.lines)
     assert f"{len(kept)} of {len(ids)} events were kept" in said and "duplicates" in said
     settings = json.loads((out / "settings.json").read_text())
-    assert set(settings["stages"]) == {"events", "locations", "similarity", "selection"}
+    assert set(settings["stages"]) == set(STAGES)
+    assert not list(check(out / "meta.json"))  # whatever models said, it can be trained
 
 
 def test_killed_anywhere_it_goes_on(annotate, cheap, tmp_path, killed_at):

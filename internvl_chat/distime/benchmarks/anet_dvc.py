@@ -48,7 +48,7 @@ from distime.metrics.dense_captioning import (
 from distime.metrics.intervals import Interval, iou
 from distime.metrics.meteor import Aligner
 from distime.processing.answers import Event
-from distime.processing.questions import ANET_CAPTIONING
+from distime.processing.questions import EVENT_CAPTIONING
 from distime.values import expect, expect_readable, interval, is_number
 
 TimeUnit = Literal["seconds", "percent"]
@@ -84,7 +84,7 @@ class AnetDVC(Benchmark):
         """One query per video of `val_2.json`."""
         try:
             for video, item in self.read_annotation().items():
-                yield Query(video, video, ANET_CAPTIONING, item)
+                yield Query(video, video, EVENT_CAPTIONING, item)
         except (TypeError, AttributeError) as error:
             raise self.misfit(error) from None
 

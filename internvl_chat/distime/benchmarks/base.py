@@ -165,6 +165,12 @@ class Benchmark(ABC):
         self.settings = settings
 
     @classmethod
+    def published_models(cls) -> dict[str, Mapping[str, float]]:
+        """The headline values of the published predictions by model size, where there are any."""
+        both = {"1B": cls.released, "8B": cls.released_8b}
+        return {size: values for size, values in both.items() if values}
+
+    @classmethod
     def result_folder(cls, annotation: Path) -> str:
         """Name of the folder under `results`."""
         return cls.title
