@@ -24,6 +24,8 @@ import torch
 from answering import QUERIES
 from serve.conftest import data_url
 
+pytest.importorskip("fastapi", reason='pip install "distime[serve]"')
+
 REQUESTS, CLIENTS, ROUNDS = 200, 32, 3
 LEFT_BEHIND = 16 * 2**20
 """Bytes by which a process's memory may differ between rounds: what its allocator keeps."""

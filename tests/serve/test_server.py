@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from answering import QUERIES
 from distime.serve.settings import ServeError, ServeSettings
 from serve.conftest import data_url, message
+
+pytest.importorskip("fastapi", reason='pip install "distime[serve]"')
+openai = pytest.importorskip("openai", reason="the client that the server is tested with")
 
 
 @pytest.fixture(scope="module")
