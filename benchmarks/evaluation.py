@@ -48,7 +48,8 @@ FRAME = "<FRAME_TIME_REF>: <image>"
 
 
 OLD = "279cc9f"
-"""The last commit before there was an engine; it answers as b4020fa does, which does not run on\ntransformers 5.24."""
+"""The last commit before there was an engine; it answers as b4020fa does, which does not run on
+transformers 5.24."""
 
 
 def build(folder: Path) -> tuple[DisTimeProcessor, DisTimeForConditionalGeneration]:
