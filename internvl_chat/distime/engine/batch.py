@@ -189,17 +189,22 @@ class Batch:
             return put_back
         self._make_room(len(self.rows), width)
         device, time_id = self.model.device, self.model.config.time_token_id
-        lengths = torch.tensor([row.length for row in self.rows], device=device)
-        self.slots.write_at(0, len(self.rows), lengths, width)
-        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
-        times = []
+        timed = []
         if self.model.config.reencode_times and not self.model.time_head.in_words:
-            times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
+            timed = [i for i, row in enumerate(self.rows) if row.ids[-1] == time_id]
+        # All that the device must be told of this step, in one transfer.
+        told = [[row.ids[-1], row.length, row.position] for row in self.rows]
+        ids, lengths, positions = torch.tensor(told).to(device, non_blocking=True).unbind(-1)
+        self.slots.write_at(0, len(self.rows), lengths, width)
         output = self._run(
-            ids,
+            ids.unsqueeze(-1),
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
-            torch.tensor([[row.position] for row in self.rows], device=device),
-            time_targets=torch.stack(times) if times else None,
+            positions.unsqueeze(-1),
+            time_targets=torch.stack([self.rows[i].intervals[-1] for i in timed])
+            if timed
+            else None,
+            # Known here; the model would have to look for them, and wait.
+            token_index={"events": torch.tensor(timed, dtype=torch.long, device=device)},
         )
         self.hidden = output.last_hidden_state[:, -1]
         for row in self.rows:

@@ -139,12 +139,13 @@ def choose(
     """
     logits = logits.float()
     for row, (decoding, length) in enumerate(zip(decodings, lengths, strict=True)):
+        never = list(decoding.never_ids)
         if length < decoding.min_new_tokens:
             # A token that ends an answer as a part of it may be the last one that is needed.
             stops = decoding.stop_ids if length + 1 < decoding.min_new_tokens else ()
-            logits[row, [end_id, *stops]] = -torch.inf
-        if decoding.never_ids:
-            logits[row, list(decoding.never_ids)] = -torch.inf
+            never += [end_id, *stops]
+        for token in never:  # by number: a list would have to be sent to the device
+            logits[row, token] = -torch.inf
     tokens = logits.argmax(-1)
     for row, (decoding, generator) in enumerate(zip(decodings, generators, strict=True)):
         if generator is not None:
