@@ -2,15 +2,18 @@
 
     python benchmarks/throughput.py                    the model in ../shared/bench
     python benchmarks/throughput.py --config FOLDER    another folder with the same files
+    python benchmarks/throughput.py --rounds 1         one question a video alone
 
 The folder holds `config.json`, tokenizer files and `inputs.json` as for `benchmarks/evaluation.py`.
 Weights are random. Lengths of answers are given to both ways, so that both make the same steps; ids
 must be equal and times agree.
 
-one by one: each video is encoded and its questions are decoded together behind it, as `distime
-evaluate` did before there was an engine. engine: the rows of all videos together, refilled as
-answers end. One thread, CPU seconds; `decoding` is all but the encoding of videos. The last two
-lines are of one question a video.
+one by one: each video is encoded, all layers and logits of the last position, and its questions are
+decoded together behind it by `generate`, as `distime evaluate` did before there was an engine.
+engine: the rows of all videos together, refilled as answers end. One thread, CPU seconds;
+`decoding` is all but the encoding of videos. The first round is that of one question a video, whose
+ratios are said again at the end; there are twice as many answers as rows, so that the batch is full
+but for its last steps.
 """
 
 from __future__ import annotations
@@ -29,8 +32,11 @@ from distime.processing.sampling import VideoSample
 from evaluation import FRAME, build
 from models import BENCH
 
-QUESTIONS_PER_VIDEO = {"8.6": (9, 8, 9), "2.8": (3, 2, 3, 3, 3), "1": (1,)}
-"""Of ActivityNet, Charades-STA and QVHighlights in the mean; the same for all videos of a round."""
+ROUNDS = {"1": (1,), "mixed": (1,), "2.8": (3, 2, 3, 3, 3), "8.6": (9, 8, 9)}
+"""Questions of videos: the means of QVHighlights, again with answers of mixed length, Charades-STA,
+and NExT-GQA."""
+MIXED = (5, 55)
+"""Tokens of the shortest and the longest answer of mixed length."""
 
 
 def make_videos(processor, inputs: dict, rows: int, counts: tuple[int, ...]) -> list:
@@ -85,7 +91,7 @@ def one_by_one(processor, model, videos, lengths) -> tuple[CPU, dict]:
         for number, inputs in enumerate(videos):
             length = lengths[number]
             output = model.generate_from_prefix(
-                model.encode_prefix(**inputs.prefix),
+                model.encode_prefix(**inputs.prefix, whole_pass=True),
                 **inputs.suffixes,
                 do_sample=False,
                 min_new_tokens=length,
@@ -126,8 +132,9 @@ def main() -> int:
     )
     parser.add_argument("--config", type=Path, default=BENCH, help="folder, or its config.json")
     parser.add_argument("--rows", type=int, default=16, help="rows that are decoded at once")
-    parser.add_argument("--answers", type=int, default=24, help="questions of a round, at least")
+    parser.add_argument("--answers", type=int, help="of a round, at least; default: 2 x rows")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of every answer")
+    parser.add_argument("--rounds", nargs="+", choices=ROUNDS, default=list(ROUNDS))
     args = parser.parse_args()
     folder = args.config.parent if args.config.suffix == ".json" else args.config
     if not (folder / "inputs.json").is_file():
@@ -139,29 +146,32 @@ def main() -> int:
     print(f"{model.num_parameters():,} parameters, {len(inputs['frame_times'])} frames, one thread")
     print("questions/video  answer tokens  videos    one by one (decoding)      engine (decoding)"
           "   whole  decoding")  # fmt: skip
-    ratios = (0.0, 0.0)
-    mixed = np.random.default_rng(1).integers(5, 56, 1000).tolist()
-    rounds = [(name, f"{args.tokens}", [args.tokens] * 1000) for name in QUESTIONS_PER_VIDEO]
-    for name, tokens, lengths in [("1", "5 to 55", mixed), *rounds]:
-        videos = make_videos(processor, inputs, args.answers, QUESTIONS_PER_VIDEO[name])
+    ratios = {}
+    for name in args.rounds:
+        lengths, tokens = [args.tokens] * 1000, f"{args.tokens}"
+        if name == "mixed":
+            lengths = np.random.default_rng(1).integers(MIXED[0], MIXED[1] + 1, 1000).tolist()
+            tokens = "{} to {}".format(*MIXED)
+        videos = make_videos(processor, inputs, args.answers or 2 * args.rows, ROUNDS[name])
         before, expected = one_by_one(processor, model, videos, lengths)
         after, found = by_engine(processor, model, videos, lengths, args.rows)
         for number, (texts, times) in expected.items():
             assert found[number][0] == texts, f"video {number}: other tokens"
             torch.testing.assert_close(found[number][1].double(), times.double(), atol=1e-4, rtol=0)
-        ratios = before.decoding / after.decoding, before.whole / after.whole
+        ratios[name] = before.decoding / after.decoding, before.whole / after.whole
         columns = (
-            f"{name:>15}",
+            f"{'1' if name == 'mixed' else name:>15}",
             f"{tokens:>13}",
             f"{len(videos):6}",
             f"{before.whole:8.1f} s ({before.decoding:6.1f})",
             f"     {after.whole:8.1f} s ({after.decoding:6.1f})",
-            f"{ratios[1]:6.2f}",
-            f"{ratios[0]:8.2f}",
+            f"{ratios[name][1]:6.2f}",
+            f"{ratios[name][0]:8.2f}",
         )
         print("  ".join(columns), flush=True)
-    print(f"decoding ratio: {ratios[0]:.2f}")
-    print(f"whole ratio: {ratios[1]:.2f}")
+    if "1" in ratios:
+        print(f"decoding ratio: {ratios['1'][0]:.2f}")
+        print(f"whole ratio: {ratios['1'][1]:.2f}")
     return 0
 
 

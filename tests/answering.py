@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from distime import DisTime
-from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import EVENT_CAPTIONING, moment_retrieval_question
 from distime.toy.synthetic import SyntheticVideo, make_video, write_video
 from distime.toy.tiny import write_tiny_checkpoint
 
@@ -31,7 +31,7 @@ def write_answering_checkpoint(folder: Path, queries: Sequence[str] = ()) -> Pat
     model = DisTime.from_pretrained(folder, dtype=torch.float64, device="cpu")
     with tempfile.TemporaryDirectory() as videos:
         video = model.processor.load_video(write_video(make_video(0), Path(videos)))
-    questions = [*QUERIES, *map(moment_retrieval_question, queries), ANET_CAPTIONING]
+    questions = [*QUERIES, *map(moment_retrieval_question, queries), EVENT_CAPTIONING]
     for seed in count():
         _randomise(model, seed)
         answers = model.ask(video, questions, max_new_tokens=12)

@@ -23,9 +23,9 @@ from distime.api import BatchError, RequestError
 from distime.model.hub import HubError
 from distime.processing.answers import confidence
 from distime.processing.questions import (
-    ANET_CAPTIONING,
+    EVENT_CAPTIONING,
     JOIN,
-    YOUCOOK2_CAPTIONING,
+    STEP_CAPTIONING,
     moment_retrieval_question,
 )
 from distime.processing.video import VideoError
@@ -162,10 +162,10 @@ def test_caption_pairs_words_with_times(model, videos, monkeypatch):
     job = model.job
     monkeypatch.setattr(model, "job", lambda v, q, **k: asked.append(q) or job(v, q, **k))
     events = model.caption(videos[0], **SHORT)
-    several = model.caption(videos, question=YOUCOOK2_CAPTIONING, **SHORT)
-    assert asked == [[ANET_CAPTIONING], [YOUCOOK2_CAPTIONING], [YOUCOOK2_CAPTIONING]]
+    several = model.caption(videos, question=STEP_CAPTIONING, **SHORT)
+    assert asked == [[EVENT_CAPTIONING], [STEP_CAPTIONING], [STEP_CAPTIONING]]
     assert isinstance(events, Events) and len(several) == 2
-    answer = model.chat(videos[0], ANET_CAPTIONING, **SHORT)
+    answer = model.chat(videos[0], EVENT_CAPTIONING, **SHORT)
     assert answer.events == tuple(events)
     assert [e.text for e in events] == [
         piece.removeprefix(",").strip() for piece in answer.text.split("<TIME_STAMP>")[1:]

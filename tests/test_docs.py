@@ -224,9 +224,11 @@ def run_line(line: str, root: Path) -> int:
 
 
 def flags(command: str) -> set[str]:
-    """The flags of a sub-command."""
-    parser = command_parser(command, importlib.import_module(f"distime.cli.{command}"))
-    return options(parser) | (training_flags() if command == "train" else set())
+    """The flags of a sub-command, and of its own sub-commands."""
+    module = importlib.import_module(f"distime.cli.{command}")
+    deeper = map(importlib.import_module, getattr(module, "SUBCOMMANDS", {}).values())
+    found = set().union(*(options(command_parser(command, one)) for one in (module, *deeper)))
+    return found | (training_flags() if command == "train" else set())
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:

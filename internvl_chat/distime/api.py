@@ -37,7 +37,7 @@ from distime.model_card import write_model_card
 from distime.processing.answers import Answer, Events
 from distime.processing.processor import DisTimeProcessor, PrefixInputs, Video
 from distime.processing.prompt import PromptError
-from distime.processing.questions import ANET_CAPTIONING, JOIN, moment_retrieval_question
+from distime.processing.questions import EVENT_CAPTIONING, JOIN, moment_retrieval_question
 from distime.processing.video import VideoError
 
 History = Sequence[tuple[str, str | Answer]]
@@ -253,7 +253,7 @@ class DisTime:
         self,
         video: Video | Sequence[Video],
         *,
-        question: str = ANET_CAPTIONING,
+        question: str = EVENT_CAPTIONING,
         num_frames: int | None = None,
         **generation: Any,
     ) -> Events | list[Events]:
@@ -261,7 +261,7 @@ class DisTime:
 
         Args:
             video: path of a video, gif or folder of frames, or a `VideoSample`; or several.
-            question: how to ask; `distime.processing.prompt.YOUCOOK2_CAPTIONING` is the question
+            question: how to ask; `distime.processing.questions.STEP_CAPTIONING` is the question
                 for instructional videos.
             num_frames: frames of each video, by default as the checkpoint says.
             **generation: see `ask`.
@@ -277,7 +277,7 @@ class DisTime:
         return _collected(self.iter_caption(video, **options), is_single)
 
     def iter_caption(
-        self, video: Video | Sequence[Video], *, question: str = ANET_CAPTIONING, **options: Any
+        self, video: Video | Sequence[Video], *, question: str = EVENT_CAPTIONING, **options: Any
     ) -> Iterator[Item]:
         """Yield what `caption` finds for each video as soon as it is known, errors included."""
         for item in self._answer_each(*_pairs(video, question, "question"), **options):

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from annotate.tiny_encoders import write_captioner, write_dual_encoder
+from answering import write_answering_checkpoint
 from distime.annotate.annotation_settings import AnnotationSettings
 from distime.annotate.run import Run, run_stages
 from distime.processing.video import encode_video
-from distime.toy.curriculum import words
-from distime.toy.tiny import write_tiny_checkpoint
 
 NAMES = ("a.mp4", "deep er/b.mp4", "c.mp4", "d.mp4")
 SECONDS = 6
@@ -47,10 +46,8 @@ def captions(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    """A DisTime with random weights."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_checkpoint(folder, words(), hidden_size=32, num_layers=2, num_frames=4)
-    return folder
+    """A DisTime with random weights that names times and writes captions."""
+    return write_answering_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 from annotate.annotated import write_annotation
 from distime.annotate.verdicts import REJECTED, Verdict, VerdictLog
-from distime.cli import annotate_report, command_parser
+from distime.cli import main
 from distime.show.annotation_page import AnnotationPageError, Worst, write_annotation_page
 from distime.toy.synthetic import make_video, write_video
 
@@ -75,10 +75,11 @@ def test_without_examples_no_video_is_read(out, tmp_path):
 
 
 def test_the_command(out, tmp_path, capsys):
-    parser = command_parser("annotate report", annotate_report)
     page = tmp_path / "page.html"
-    assert annotate_report.run(parser.parse_args([str(out), "--output", str(page)])) == 0
+    assert main(["annotate", "report", str(out), "--output", str(page)]) == 0
     assert capsys.readouterr().out == f"wrote {page}\n" and page.is_file()
+    assert main(["annotate", "report", str(out), "--examples", "-1"]) == 1
+    assert "--examples -1" in capsys.readouterr().err
 
 
 def test_nothing_selected_yet(tmp_path):

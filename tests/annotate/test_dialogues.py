@@ -8,12 +8,13 @@ import pytest
 from annotate.annotated import lines, write_annotation
 from distime.annotate.dialogues import (
     DialogueError,
-    DialogueSettings,
     is_held_out,
     write_dialogues,
 )
 from distime.annotate.records import AnnotationFolder, Selected, SelectedEvent, write_records
+from distime.annotate.templates import read_templates
 from distime.annotate.verdicts import ACCEPTED, CORRECTED, REJECTED, Verdict, VerdictLog
+from distime.cli import main
 from distime.data.checking import check
 from distime.toy.synthetic import make_video, write_video
 
@@ -40,8 +41,8 @@ def out(tmp_path, videos):
     return write_annotation(tmp_path / "out", videos, counts, duration)
 
 
-def write(out, videos, **options):
-    return write_dialogues(out, DialogueSettings(videos=videos, **options))
+def write(out, videos, *templates, **options):
+    return write_dialogues(out, videos, *templates, **options)
 
 
 def test_what_is_written_passes_the_check(out, videos):
@@ -84,7 +85,7 @@ def test_events_come_in_the_order_of_their_starts(out, videos):
 def test_templates_decide_what_is_made(out, videos, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("[retrieval]\nQ: When? {phrase}\nA: {time}!\n")
-    made = write(out, videos, templates=path, held_out=0)
+    made = write(out, videos, read_templates(path), held_out=0)
     assert set(made.kinds) == {"retrieval"}
     first = lines(out / "train.jsonl")[0]["conversations"]
     assert [turn["value"] for turn in first] == ["<video>\nWhen? thing 0 happens", "<TIME_STAMP>!"]
@@ -165,8 +166,7 @@ def test_a_video_whose_only_event_a_person_brought_back(out, videos):
     ("counts", "held_out", "said"),
     [
         ({"a.mp4": 0}, 0.0, "no video to train on, none has an event"),
-        ({"a.mp4": 2}, 0.999999, "all 1 are held out: give --held_out 0"),
-        ({"a.mp4": 2}, 1.0, "--held_out 1.0: give a share from 0 to below 1"),
+        ({"a.mp4": 2}, 0.999999, "all 1 are held out: give --held-out 0"),
     ],
 )
 def test_nothing_to_train_on(tmp_path, counts, held_out, said):
@@ -196,3 +196,27 @@ def test_memory_does_not_grow_with_the_events(tmp_path):
     (small, few), (large, many) = peak(20), peak(140)
     # What waits for the garbage collector makes it some.
     assert large - small < 0.3 * (many - few)
+
+
+def test_the_stage_alone_makes_them_again(out, videos, tmp_path, capsys):
+    command = ["annotate", str(videos), "--out", str(out), "--stages", "dialogues"]
+    assert main([*command, "--held-out", "0.45"]) == 0
+    said = capsys.readouterr().out
+    assert "items about 6 videos" in said and "18 retrieval" in said
+    VerdictLog(out).add(
+        Verdict(
+            video="video 3.mp4", id="3-1", verdict=REJECTED, text="", start=0, end=0, duration=9
+        ),
+        0,
+    )
+    assert main([*command, "--held_out", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "17 retrieval" in said and "1 decisions of people were followed" in said
+    (tmp_path / "mine.txt").write_text("[retrieval]\nQ: {evnt}\nA: {time}\n")
+    assert main([*command, "--templates", str(tmp_path / "mine.txt")]) == 1
+    assert "mine.txt:2: unknown field {evnt}" in capsys.readouterr().err
+    assert main([*command, "--held-out", "1"]) == 1
+    assert "--held-out 1.0: give a share from 0 to below 1" in capsys.readouterr().err
+    (out / "selected.jsonl").unlink()
+    assert main(command) == 1
+    assert "begin with the stage selection" in capsys.readouterr().err

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from functools import partial
+
 import pytest
 import torch
 from backbone_samples import assert_same, padded_left, video, words
 from plain_classes import PLAIN_CLASS, PLAIN_INPUTS
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -16,10 +20,11 @@ from transformers import (
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.conversion import convert
-from distime.engine import Engine, Job
-from distime.engine.sampling import Decoding
+from distime.engine import Decoding, Engine, Job
+from distime.engine.batch import Row
 from distime.processing.answers import read_answer
 from distime.processing.subtitles import Subtitle, SubtitledProcessor
+from distime.processing.video import VideoError
 
 # ------------------------------------------------------------------ training
 
@@ -168,6 +173,20 @@ def test_a_shared_prefix_answers_as_one_by_one(tiny):
         assert_answers_equal(output, new_ids, singles)
 
 
+def test_a_prefix_leaves_out_only_what_no_question_needs(tiny):
+    inputs = tiny.processor.shared_prefix(VIDEOS[0], QUESTIONS).prefix
+    whole = tiny.model.encode_prefix(**inputs, whole_pass=True)
+    ran = []
+    for module in tiny.model.get_submodule(tiny.model.parts.language_model).layers:
+        module.mlp.register_forward_hook(lambda *_: ran.append(1))
+    prefix = tiny.model.encode_prefix(**inputs)
+    assert len(ran) == tiny.model.config.get_text_config().num_hidden_layers - 1
+    assert (prefix.length, prefix.next_position) == (whole.length, whole.next_position)
+    for mine, theirs in zip(prefix.cache.layers, whole.cache.layers, strict=True):
+        assert torch.equal(mine.keys, theirs.keys)
+        assert torch.equal(mine.values, theirs.values)
+
+
 def test_the_engine_answers_as_one_by_one(tiny):
     """Rows of videos of different lengths, each behind its own prefix, decoded together."""
     processor = tiny.processor
@@ -192,6 +211,132 @@ def test_the_engine_answers_as_one_by_one(tiny):
             assert len(answer.events) == len(expected.events)
             for event, other in zip(answer.events, expected.events, strict=True):
                 assert event.start == pytest.approx(other.start, abs=1e-3)
+
+
+class ScriptedChoice:
+    """Stands for `distime.engine.batch.choose`: a job's seed names its script.
+
+    Attributes:
+        logits: what the model said before each token, by seed and step, each time it said it.
+    """
+
+    def __init__(self, scripts: list[list[int]]):
+        self.scripts, self.logits = scripts, defaultdict(list)
+
+    def __call__(self, logits, decodings, generators, lengths, end_id):
+        for row, decoding, length in zip(logits, decodings, lengths, strict=True):
+            self.logits[decoding.seed, length].append(row.clone())
+        return [self.scripts[d.seed][n] for d, n in zip(decodings, lengths, strict=True)]
+
+
+@pytest.fixture
+def scripted(tiny, monkeypatch) -> ScriptedChoice:
+    choice = ScriptedChoice(scripts(tiny))
+    monkeypatch.setattr("distime.engine.batch.choose", choice)
+    return choice
+
+
+def scripted_jobs(tiny, order, **options) -> list[Job]:
+    """Jobs about a video with the question and the script of its number."""
+    return [
+        Job(
+            partial(tiny.processor.shared_prefix, VIDEOS[number], QUESTIONS[number : number + 1]),
+            Decoding(max_new_tokens=6, seed=number),
+            tag=number,
+            **options,
+        )
+        for number in order
+    ]
+
+
+@pytest.mark.parametrize(("max_rows", "tokens"), [(3, 100_000), (4, 1)])
+def test_the_engine_says_at_every_step_what_is_said_alone(tiny, scripted, max_rows, tokens):
+    """Prompts and answers of different lengths, times at different steps, rows that leave and
+    enter on either side of others, a budget that holds no two rows, and a video that fails."""
+
+    def broken():
+        raise VideoError("cut off")
+
+    jobs = scripted_jobs(tiny, [0, 1, 2, 3, 1, 1, 0, 3, 2, 0])
+    jobs[5].load = broken
+    engine = Engine(tiny.model, tiny.processor, max_rows=max_rows, max_batch_tokens=tokens)
+    finished = list(engine.run(jobs))
+    assert [one.error for one in finished].count(None) == 9
+    expected = alone(tiny)
+    for one in finished:
+        if one.job is jobs[5]:
+            assert isinstance(one.error, VideoError)
+            continue
+        (answer,), (output, new_ids) = one.first_answers(), expected[one.job.tag]
+        assert answer.text == tiny.processor.decode(new_ids[0])
+        found = torch.tensor([[event.start, event.end] for event in answer.events]).view(-1, 2)
+        times = output.times[0].to(found.dtype) * VIDEOS[one.job.tag].duration
+        torch.testing.assert_close(found, times, rtol=0, atol=1e-3)
+    for (number, step), said in scripted.logits.items():
+        for logits in said:
+            single = expected[number][0].logits[step][0]
+            torch.testing.assert_close(logits, single, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_that_goes_on_answers_as_one_that_never_stopped(tiny, scripted):
+    def answers(*groups):
+        jobs = [
+            job
+            for group in groups
+            for job in scripted_jobs(tiny, [(group + i) % 4 for i in range(5)], group=group)
+        ]
+        found = {}
+        for one in Engine(tiny.model, tiny.processor, max_rows=3).run(jobs):
+            found.setdefault(one.job.group, []).append(
+                (one.job.tag, [answer.to_dict() for answer in one.first_answers()])
+            )
+        return found
+
+    whole = answers(0, 1, 2)
+    assert answers(1, 2) == {group: whole[group] for group in (1, 2)}
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a GPU: values, or sizes, that Python asks a tensor for."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.count = 0
+        tolist = torch.Tensor.tolist
+
+        def counted(tensor):
+            self.count += 1
+            return tolist(tensor)
+
+        monkeypatch.setattr(torch.Tensor, "tolist", counted)
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        packets = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal)
+        self.count += operator.overloadpacket in packets
+        if operator.overloadpacket in (aten.index, aten.index_put, aten.index_put_):
+            indices = [index for index in args[1] if index is not None]
+            self.count += any(index.dtype == torch.bool for index in indices)
+        return operator(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_once_for_the_device(tiny, monkeypatch):
+    """For the tokens that it chose, which say whether rows end."""
+    time_id = tiny.processor.token_ids.time_stamp
+    batch = Engine(tiny.model, tiny.processor).batch()
+    for number, one in enumerate(VIDEOS[:3]):
+        inputs = tiny.processor.shared_prefix(one, QUESTIONS[number : number + 1])
+        decoding = Decoding(max_new_tokens=9, min_new_tokens=9)
+        row = Row(number, inputs.suffixes["input_ids"][0].tolist(), decoding)
+        batch.enter(tiny.model.encode_prefix(**inputs.prefix), [row])
+    for with_time in (False, True, False):
+        with Waits(monkeypatch) as waits:
+            batch.choose()
+            if with_time:  # as if it had been chosen
+                batch.rows[1].ids[-1] = time_id
+                batch.rows[1].intervals.append(torch.tensor([0.2, 0.4]))
+            batch.feed()
+        assert waits.count == 1
 
 
 def test_generation_is_a_forward_pass_over_its_result(tiny):

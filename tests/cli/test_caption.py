@@ -5,7 +5,7 @@ from PIL import Image
 
 from distime import DisTime
 from distime.cli import main
-from distime.processing.questions import YOUCOOK2_CAPTIONING
+from distime.processing.questions import STEP_CAPTIONING
 
 SHORT = ["--max-new-tokens", "12"]
 
@@ -33,7 +33,7 @@ def test_steps_are_asked_for_differently(checkpoint, videos, capsys):
     events, steps = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert events != steps
     model = DisTime.from_pretrained(checkpoint, device="cpu")
-    expected = model.caption(videos[0], question=YOUCOOK2_CAPTIONING, max_new_tokens=12)
+    expected = model.caption(videos[0], question=STEP_CAPTIONING, max_new_tokens=12)
     assert len(steps["events"]) == len(expected)
 
 

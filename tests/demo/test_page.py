@@ -20,7 +20,7 @@ from answering import QUERIES
 from distime import DisTime
 from distime.engine.batch import Batch
 from distime.metrics.intervals import iou
-from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import EVENT_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
 from distime.serve.demo.responder import ASK, FIND, LIST, DemoError, Limits
 from distime.toy.synthetic import make_video, write_video
@@ -297,7 +297,7 @@ def test_descriptions_are_chapters(browser, address, uploads, model, artefacts):
     page.one("#distime-how button").click()
     page.wait(lambda: "on cpu" in page.one("#distime-details").text)
     prompt = page.one("#distime-prompt textarea").get_attribute("value")
-    assert prompt == model.prompt(uploads[1], ANET_CAPTIONING)
+    assert prompt == model.prompt(uploads[1], EVENT_CAPTIONING)
     browser.save_screenshot(str(artefacts / "demo_caption.png"))
 
 

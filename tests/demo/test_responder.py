@@ -16,7 +16,7 @@ from answering import QUERIES
 from distime.cli import main
 from distime.engine.batch import Batch
 from distime.processing.answers import Answer, Event
-from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import EVENT_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
 from distime.serve.demo.preview import plays_in_browsers, write_preview
 from distime.serve.demo.responder import (
@@ -55,7 +55,7 @@ def video(folder):
 def test_each_mode_asks_its_question(model, respond, video):
     for mode, words, asked in (
         (FIND, QUERIES[0], moment_retrieval_question(QUERIES[0])),
-        (LIST, "", ANET_CAPTIONING),
+        (LIST, "", EVENT_CAPTIONING),
         (ASK, QUERIES[2], QUERIES[2]),
     ):
         reply = respond(video, mode, words)

@@ -4,7 +4,7 @@ import pytest
 
 from annotate.annotated import lines, write_annotation
 from demo.browser import Page, headless_browser
-from distime.annotate.dialogues import DialogueSettings, write_dialogues
+from distime.annotate.dialogues import write_dialogues
 from distime.serve.review.review_server import reviewing
 from distime.toy.synthetic import make_video, write_video
 
@@ -96,7 +96,7 @@ def test_drag_correct_accept_reject_and_train(browser, out):
     with reviewing(out) as address:
         page = Review(browser, address)
         assert page.progress().startswith("3 of 6")
-    write_dialogues(out, DialogueSettings(videos=out.parent / "videos", held_out=0))
+    write_dialogues(out, out.parent / "videos", held_out=0)
     times = [one["tgt"] for one in lines(out / "train.jsonl") if one["video"] == "b <b>.mp4"]
     assert [0, round(verdicts[0]["end"], 2)] in times
 

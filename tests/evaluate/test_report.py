@@ -148,7 +148,7 @@ def test_a_hand_made_run(hand_made, capsys):
     assert main(["report", str(hand_made), "--html", "--examples", "2"]) == 0
     assert capsys.readouterr().out == f"wrote {hand_made / 'report.html'}\n"
     page = Page(hand_made / "report.html")
-    assert page.row("mIoU") == ["mIoU", "37.50", "52.03"]
+    assert page.row("mIoU") == ["mIoU", "37.50", "52.03", "53.54"]
     assert page.row("without time") == ["without time", "1"]
     assert "Mean 0.375, median 0.250; 2 of 4 do not overlap at all, 1 of these" in page.words
     # Of the three times: confidences 0.2, 0.7, 0.9 and IoUs 0, 0.5, 1. One bar would say nothing.
@@ -210,6 +210,7 @@ def test_an_index_leads_to_every_run(hand_made, capsys):
     index = Page(root / "index.html")
     assert index.row("mine")[-3:] == ["37.50", "4", "4"]
     assert index.row("other & 1") and index.row("published 1B predictions")[-3] == "52.03"
+    assert index.row("published 8B predictions")[-3] == "53.54"
     links = [root / unquote(link) for link in index.fetched]
     assert sorted(links) == sorted(root.glob("*/*/report.html")) and len(links) == 3
 

@@ -94,6 +94,82 @@ def test_a_page_finds_the_file_by_itself(doors, only_ours):
     assert benchmarks.find("doors").file == doors
 
 
+def with_option(doors, name="unit"):
+    """The file with a score option of its own."""
+    source = doors.read_text()
+    source = source.replace("import Answered,", "import Answered, ScoreOption,")
+    source = source.replace(
+        '    title = "Doors"',
+        f'    score_options = {{"{name}": ScoreOption(("s", "min"), "of the times")}}\n'
+        '    title = "Doors"',
+    )
+    source = source.replace("published: bool = False)", f'published=False, {name}="s")')
+    return source.replace("retrieval(pairs)", f'{{"minutes": float({name} == "min")}}')
+
+
+def test_score_options_of_a_file_are_flags(doors, tmp_path, capsys):
+    doors.write_text(with_option(doors))
+    (tmp_path / "test.json").write_text('{"0": {"window": [1, 2]}}')
+    (tmp_path / "pred.json").write_text('{"0": [1, 2]}')
+    files = [str(tmp_path / "pred.json"), "--gt", str(tmp_path / "test.json")]
+    flag = ["--benchmark-file", str(doors)]
+    # In whatever order: the flag is no prediction file.
+    for words in (
+        ["doors", *files, *flag, "--unit", "min"],
+        [*flag, "doors", "--unit=min", *files],
+        [f"--benchmark-file={doors}", "--unit", "min", "doors", *files],
+    ):
+        assert main(["score", *words]) == 0
+        assert "minutes   1.0000" in capsys.readouterr().out
+    assert main(["score", "doors", *files, *flag]) == 0
+    assert "minutes   0.0000" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["score", "doors", *files, *flag, "--unit", "hours"])
+    with pytest.raises(SystemExit):
+        main(["score", *flag, "--help"])
+    assert "doors: of the times" in capsys.readouterr().out
+    with pytest.raises(FileError, match="unit hours: choose one of s, min"):
+        benchmarks.score("doors", files[0], files[2], unit="hours")
+
+
+def test_evaluate_and_report_take_score_options(doors, checkpoint, videos, tmp_path, capsys):
+    doors.write_text(with_option(doors))
+    root, specs = videos
+    item = {"video": specs[0].name, "what": "it opens", "window": [0, 1]}
+    (tmp_path / "test.json").write_text(json.dumps({"0": item}))
+    results = tmp_path / "results" / "Doors" / "tiny"
+    flag = ["--benchmark-file", str(doors)]
+    arguments = ["--checkpoint", checkpoint, "--annotation", tmp_path / "test.json"]
+    arguments += ["--video-root", root, "--out-dir", results, "--device", "cpu"]
+    arguments += ["--num-segments", "4", "--max-new-tokens", "4", *flag]
+    assert main(["evaluate", "doors", "--unit", "min", *map(str, arguments)]) == 0
+    assert "minutes   1.0000" in capsys.readouterr().out
+    assert json.loads((results / "run.json").read_text())["settings"]["score_options"] == {
+        "unit": "min"
+    }
+    (results / "score.json").unlink()  # so that the report scores again, as the run did
+    assert main(["report", str(tmp_path / "results"), *flag]) == 0
+    assert "| Doors | minutes | 1.00 |" in capsys.readouterr().out
+    other = next(name for name, one in benchmarks.benchmarks().items() if not one.score_options)
+    assert main(["evaluate", other, "--unit", "min", *map(str, arguments)]) == 1
+    assert f"--unit min: {other} does not take it" in capsys.readouterr().err
+
+
+def test_score_options_of_several_benchmarks(doors, capsys):
+    """They may share a name, but not take that of another flag."""
+    shared = next(name for one in benchmarks.benchmarks().values() for name in one.score_options)
+    source = doors.read_text()
+    doors.write_text(with_option(doors, shared))
+    with pytest.raises(SystemExit):
+        main(["score", "--benchmark-file", str(doors), "--help"])
+    assert "doors: of the times" in " ".join(capsys.readouterr().out.split())
+    registry.benchmarks.cache_clear()
+    doors.write_text(source)
+    doors.write_text(with_option(doors, "output"))
+    assert main(["score", "doors", "x.json", "--benchmark-file", str(doors)]) == 1
+    assert "its score option 'output' is a flag" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -24,9 +24,9 @@ from distime.processing.prompt import (
     video_block,
 )
 from distime.processing.questions import (
-    ANET_CAPTIONING,
+    EVENT_CAPTIONING,
     JOIN,
-    YOUCOOK2_CAPTIONING,
+    STEP_CAPTIONING,
     moment_retrieval_question,
 )
 from distime.processing.tokenizer import TokenIds, add_special_tokens, encode, load_tokenizer
@@ -86,8 +86,8 @@ def test_questions_word_for_word():
         "Question: why?\nOptions:\nA. a\nB. b\n"
         "Answer with the option\u2019s letter from the given choices directly."
     )
-    assert YOUCOOK2_CAPTIONING.startswith("Identify and localize a series of steps or actions ")
-    assert ANET_CAPTIONING.startswith("Localize a series of activity events in the video, output ")
+    assert STEP_CAPTIONING.startswith("Identify and localize a series of steps or actions ")
+    assert EVENT_CAPTIONING.startswith("Localize a series of activity events in the video, output ")
 
 
 def test_joins_of_the_published_evaluations():

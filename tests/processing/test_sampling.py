@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from distime.processing.sampling import (
     PublishedRandom,
     eval_frame_indices,
-    longvideobench_frame_indices,
+    midpoint_frame_indices,
     sample_indices,
     sample_video,
     seconds_to_index,
@@ -137,8 +137,8 @@ def test_train_rule_properties(total, wanted, seed, published):
 
 
 @given(counts, wanted_counts)
-def test_longvideobench_rule_properties(total, wanted):
-    indices = longvideobench_frame_indices(total, wanted)
+def test_midpoints_rule_properties(total, wanted):
+    indices = midpoint_frame_indices(total, wanted)
     assert len(indices) == wanted
     assert indices == sorted(indices)
     assert 0 <= indices[0] <= indices[-1] < total
@@ -146,9 +146,9 @@ def test_longvideobench_rule_properties(total, wanted):
         assert indices == list(range(total)) + [total - 1] * (wanted - total)
 
 
-def test_longvideobench_by_hand():
+def test_midpoints_by_hand():
     # Edges 0, 3, 6, 10: midpoints of 0-2, 3-5, 6-9.
-    assert longvideobench_frame_indices(10, 3) == [1, 4, 7]
+    assert midpoint_frame_indices(10, 3) == [1, 4, 7]
 
 
 def test_bound_by_hand():
@@ -210,10 +210,8 @@ def test_rounding():
     # LongVideoBench's script alone leaves the duration unrounded.
     reader = Numbers(100, 23.976)
     assert sample_indices(reader, 8)[2] == 4.17
-    assert sample_indices(reader, 8, rule="longvideobench")[2] == 100 / 23.976
-    assert sample_indices(reader, 8, rule="longvideobench")[0] == longvideobench_frame_indices(
-        100, 8
-    )
+    assert sample_indices(reader, 8, rule="midpoints")[2] == 100 / 23.976
+    assert sample_indices(reader, 8, rule="midpoints")[0] == midpoint_frame_indices(100, 8)
 
 
 def test_short_videos_are_welcome():
@@ -239,7 +237,7 @@ def test_the_same_seed_draws_the_same_frames():
     [
         ({"rule": "uniform"}, "no sampling rule 'uniform'; choose one of eval, train"),
         ({"rule": "train", "bound": (0, 1)}, "a bound needs 'eval'"),
-        ({"rule": "longvideobench", "bound": (0, 1)}, "a bound needs 'eval'"),
+        ({"rule": "midpoints", "bound": (0, 1)}, "a bound needs 'eval'"),
         ({"rng": random.Random(0)}, "rng needs 'train'"),
         ({"num_frames": 0}, "ask for at least one frame"),
         ({"bound": (0, float("nan"))}, "is no time"),

@@ -12,13 +12,7 @@ from pathlib import Path
 import pytest
 
 from answering import write_answering_checkpoint, write_example_videos
-
-pytest.importorskip("fastapi", reason='pip install "distime[serve]"')
-pytest.importorskip("openai", reason="the client that the server is tested with")
-import uvicorn
-
 from distime import DisTime
-from distime.serve.app import make_app
 from distime.serve.settings import ServeSettings
 
 
@@ -40,6 +34,9 @@ def model(folder) -> DisTime:
 @pytest.fixture(scope="session")
 def serving(folder):
     """Start a server with these settings; gives its address."""
+    import uvicorn
+
+    from distime.serve.app import make_app
 
     @contextlib.contextmanager
     def start(**settings) -> Iterator[str]:

@@ -13,6 +13,8 @@ import torch
 
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.data.dataset import DataSettings, TrainingData
+from distime.engine import batch as engine_batch
+from distime.engine.sampling import logits_of
 from distime.train.arguments import TrainArguments
 from distime.train.flags import ArgumentError
 from distime.train.objectives.grpo import GRPO, keep_rows
@@ -94,15 +96,13 @@ def no_autocast():
 
 def test_the_learner_s_probability_is_that_of_the_draw(workspace, length, start):
     """Ratio 1 on the first pass: token by token, against the engine's own distributions."""
-    from distime.engine import batch as engine_batch
-
     model, processor, rows = start
     made = objective(workspace, model, processor, temperature=0.7, rewards=[length])
     drawn = {}  # of each row: sum of log-probabilities
     choose = engine_batch.Batch.choose
 
     def watched(self):
-        logits = self.logits.float().clone() / 0.7
+        logits = logits_of(self.model.lm_head, self.hidden).float() / 0.7
         logits[:, made.never] = -torch.inf
         times = (self.model.time_decoder(self.hidden) / 0.7).log_softmax(-1)
         rows = list(self.rows)
@@ -172,7 +172,8 @@ def test_draws_depend_on_the_question_not_on_what_is_beside_it(workspace, length
     made = objective(workspace, model, processor, rewards=[length])
     together = made.prepare([keep_rows(rows)], 3, no_autocast)[0]
     apart = [made.prepare([keep_rows([row])], 3, no_autocast)[0] for row in rows]
-    learned = [batch["labels"][batch["labels"] != -100] for batch in apart]
+    assert together["num_samples"] == sum(batch["num_samples"] for batch in apart)
+    learned = [batch["labels"][batch["labels"] != -100] for batch in apart if batch["num_samples"]]
     assert together["labels"][together["labels"] != -100].tolist() == torch.cat(learned).tolist()
     other = made.prepare([keep_rows(rows)], 4, no_autocast)[0]
     assert other["input_ids"].tolist() != together["input_ids"].tolist()

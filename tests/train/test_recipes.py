@@ -122,6 +122,29 @@ def test_recipes_of_other_backbones_train_their_tiny_model(tmp_path, backbone):
     assert not any(name.startswith((*parts.vision, *parts.projector)) for name in changed)
 
 
+REWARD_RECIPES = {
+    "internvl2_5_1b_{}_lora.sh": "InternVL2_5-1B",
+    "internvl2_5_8b_{}_lora.sh": "InternVL2_5-8B",
+    "qwen3_vl_{}_lora.sh": "Qwen3-VL-8B",
+}
+
+
+@pytest.mark.parametrize("script", REWARD_RECIPES)
+def test_recipes_of_rewards_are_those_of_fine_tuning_but_for_their_own_flags(tmp_path, script):
+    name = REWARD_RECIPES[script]
+    _, flags = flags_of(script.format("expected_reward"), tmp_path)
+    same = {name: value for name, value in PUBLISHED.items() if name != "conv_style"}
+    assert {name: flags[name] for name in same} == same
+    assert (flags["objective"], flags["rewards"]) == ("expected_reward", "tiou")
+    assert flags["output_dir"].endswith(f"DisTime-{name}-expected-reward")
+    _, flags = flags_of(script.format("grpo"), tmp_path, "--kl_weight", "0.04")
+    assert (flags["objective"], flags["rewards"], flags["kl_weight"]) == ("grpo", "twass1", "0.04")
+    assert flags["model_name_or_path"].endswith(f"DisTime-{name}")
+    assert flags["train_embeddings"] == "new_rows"  # with which the start model can be told
+    batch = int(flags["per_device_train_batch_size"]) * int(flags["gradient_accumulation_steps"])
+    assert 8 * batch == 8
+
+
 def test_environment_and_trailing_flags_override(tmp_path):
     _, flags = flags_of(
         INTERNVL.format("1b"), tmp_path, "--learning_rate", "1e-5", "--max_num_frame", "32",

@@ -14,9 +14,12 @@ from distime import DisTime, DisTimeProcessor
 from distime.data.dataset import DataSettings, TrainingData
 from distime.data.lengths import count_lengths
 from distime.engine import Decoding, EngineError
+from distime.evaluate import Settings, SettingsError, run
 from distime.evaluate.journal import answer_from_dict, answer_to_dict
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
+from distime.toy.stages import synthetic_benchmark
+from distime.toy.synthetic import write_videos
 from distime.toy.tiny import write_tiny_checkpoint
 from distime.train.arguments import parse
 from distime.train.evaluation import HeldOut
@@ -126,6 +129,24 @@ def test_answers_are_the_same_by_engine_and_generate_and_hold_what_there_is(trai
     model.ground(workspace / "a.mp4", QUERIES[0], max_new_tokens=8)._repr_html_()
     first = model.chat(workspace / "a.mp4", QUERIES[0], max_new_tokens=8)
     model.chat(workspace / "a.mp4", "what?", [(QUERIES[0], first)], max_new_tokens=4)
+
+
+def test_a_benchmark_is_run_and_drawn(trained, tmp_path):
+    _, folder, name = trained
+    specs = write_videos(tmp_path / "videos", 1, seed=3, workers=1)
+    annotation, truth = synthetic_benchmark().of_synthetic(specs, tmp_path)
+    settings = {
+        "checkpoint": folder, "benchmark": synthetic_benchmark().name, "device": "cpu",
+        "annotation": annotation, "ground_truth": truth, "video_root": tmp_path / "videos",
+        "out_dir": tmp_path / "out", "num_segments": 4, "max_new_tokens": 4, "dtype": "fp32",
+        "plots": 1,
+    }  # fmt: skip
+    result = run(Settings(**settings))
+    assert not result.problem and "mIoU" in result.score.metrics
+    assert (tmp_path / "out" / "plots" / "index.html").is_file()
+    if not head_class(name).has_distribution:
+        with pytest.raises(SettingsError, match=f"--dump-distributions True: the time head {name}"):
+            Settings(**settings, dump_distributions=True)
 
 
 def test_words_go_into_prompts_and_training_and_come_back_as_events(workspace, start, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 from distime.benchmarks.base import SettingsError
 from distime.evaluate.settings import DTYPES
 
-STAGES = ("events", "locations", "similarity", "selection")
+STAGES = ("events", "locations", "similarity", "selection", "dialogues")
 """What is done, in order."""
 
 
@@ -60,6 +60,9 @@ class AnnotationSettings:
     min_confidence: float | None = _setting(None, "least confidence of the best location")
     min_similarity: float | None = _setting(None, "least similarity of the best location")
     min_score: float | None = _setting(None, "least score of the best location")
+
+    templates: Path | None = _setting(None, "file of dialogue templates (annotate/templates.txt)")
+    held_out: float = _setting(0.1, "share of the videos that is kept out of training")
 
     limit: int | None = _setting(None, "only the first N videos")
     overwrite: bool = _setting(False, "discard what earlier runs left of these stages")
@@ -116,6 +119,8 @@ class AnnotationSettings:
                      "min_score"):  # fmt: skip
             value = getattr(self, name)
             _expect(value is None or 0 <= value <= 1, name, value, "give a number from 0 to 1")
+        fits = 0 <= self.held_out < 1
+        _expect(fits, "held_out", self.held_out, "give a share from 0 to below 1")
         fits = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
         _expect(fits, "device", self.device, "give auto, cpu, cuda or cuda:N")
         _expect(self.dtype in ("auto", *DTYPES), "dtype", self.dtype,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distime.annotate.annotator import Clip
-from distime.annotate.passes import Pass
+from distime.annotate.passes import Pass, expect_some
 from distime.annotate.records import Described, Located, RecordFile
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(run: Run) -> tuple[list[str], int]:
 
     out = run.folder.similarity
     tally = Pass(run.comparer, run.folder, out, videos, keys, clip).run()
+    expect_some("similarity", [tally])
     return [str(tally)], tally.failed
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from distime.annotate.annotator import Annotator, Clip
 from distime.annotate.duplicates import merge
-from distime.annotate.passes import Pass, StageError, by_the_first
+from distime.annotate.passes import Pass, StageError, by_the_first, expect_some
 from distime.annotate.records import Captioned, Described, RecordFile, write_records
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def run(run: Run) -> tuple[list[str], int]:
     """Write `events.jsonl`; return the summary and the most videos that failed."""
     tallies = [_pass(run, captioner).run() for captioner in run.captioners]
+    expect_some("events", tallies)
     said = by_the_first(lambda: _merge(run))
     return [*map(str, tallies), said], max(one.failed for one in tallies)
 

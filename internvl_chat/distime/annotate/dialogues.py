@@ -14,49 +14,30 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from distime.annotate.passes import by_the_first
 from distime.annotate.records import AnnotationFolder, Dropped, RecordFile, Selected
-from distime.annotate.templates import BUILT_IN, RESERVED, Templates, read_templates
+from distime.annotate.templates import RESERVED, Templates, read_templates
 from distime.annotate.verdicts import TimedEvent, VerdictLog, decided
+from distime.backbones.template import VIDEO_TAG
 from distime.data.meta import DataSource
 from distime.data.problems import ERROR
 from distime.data.schema import examine
 from distime.errors import DisTimeError
 from distime.files import write_json, written_whole
 from distime.model.tokens import TIME_STAMP
-from distime.processing.prompt import VIDEO_TAG
 
+if TYPE_CHECKING:
+    from distime.annotate.run import Run
+
+LEFT_OUT = "left_out.jsonl"
 PARTS = {"train": "meta", "held_out": "held_out"}
 """Annotation and meta file of each part, without their suffixes."""
 
 
 class DialogueError(DisTimeError):
     """There is nothing to make dialogues of, or a flag does not fit; the message says which."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DialogueSettings:
-    """How dialogues are made.
-
-    Attributes:
-        videos: folder that the videos' paths are relative to.
-        templates: file of templates.
-        held_out: share of the videos that is kept out of training, 0 for none.
-    """
-
-    videos: Path
-    templates: Path = BUILT_IN
-    held_out: float = 0.1
-
-    def check(self) -> None:
-        """Refuse what does not fit.
-
-        Raises:
-            DialogueError: names the flag.
-        """
-        if not 0 <= self.held_out < 1:
-            raise DialogueError(f"--held_out {self.held_out}: give a share from 0 to below 1")
 
 
 @dataclass
@@ -81,31 +62,52 @@ class Dialogues:
     reviewed: int = 0
     meta: list[Path] = field(default_factory=list)
 
+    def lines(self) -> Iterator[str]:
+        """Yield a summary."""
+        made = [part for part in PARTS if self.items[part]]
+        for part, meta in zip(made, self.meta, strict=True):
+            yield f"{self.items[part]} items about {self.videos[part]} videos: {meta}"
+        yield ", ".join(f"{number} {kind}" for kind, number in self.kinds.items())
+        if self.reviewed:
+            yield f"{self.reviewed} decisions of people were followed"
+        for reason, number in self.left_out.most_common():
+            yield f"{number} events are in no item ({LEFT_OUT} names them): {reason}"
 
-def write_dialogues(folder: Path, settings: DialogueSettings) -> Dialogues:
+
+def run(run: Run) -> tuple[list[str], int]:
+    """Write the training files; the first process does it, in one reading."""
+
+    def write() -> list[str]:
+        videos, held_out = run.settings.videos, run.settings.held_out
+        made = write_dialogues(run.folder.root, videos, run.templates, held_out=held_out)
+        return list(made.lines())
+
+    return by_the_first(write), 0
+
+
+def write_dialogues(
+    folder: Path, videos: Path, templates: Templates | None = None, *, held_out: float = 0.1
+) -> Dialogues:
     """Write `train.jsonl` with `meta.json`, and `held_out.jsonl` with `held_out.json`.
 
     Args:
         folder: of the annotation, with `selected.jsonl` and, where people looked, `reviewed.jsonl`.
-        settings: how.
+        videos: folder that the videos' paths are relative to.
+        templates: what is asked and answered; by default the built-in ones.
+        held_out: share of the videos that is kept out of training.
 
     Raises:
         DialogueError: nothing is left to train.
-        TemplateError: of the templates.
         FileError, AnnotationError: a file cannot be read or written.
     """
-    settings.check()
-    templates = read_templates(settings.templates)
+    templates = templates or read_templates()
     made = Dialogues()
-    source = DataSource("", settings.videos, AnnotationFolder(folder).selected)
+    source = DataSource("", videos, AnnotationFolder(folder).selected)
     with contextlib.ExitStack() as stack:
-        files = {
-            name: stack.enter_context(_written(folder / f"{name}.jsonl"))
-            for name in (*PARTS, "left_out")
-        }
-        lost = _Lost(files["left_out"], made.left_out)
+        files = {name: stack.enter_context(_written(folder / f"{name}.jsonl")) for name in PARTS}
+        lost = _Lost(stack.enter_context(_written(folder / LEFT_OUT)), made.left_out)
         for video in annotated_videos(folder, made, lost):
-            part = "held_out" if is_held_out(video.name, settings.held_out) else "train"
+            part = "held_out" if is_held_out(video.name, held_out) else "train"
             events = [event for event in video.in_order() if lost.keeps(video, event, source)]
             made.events += len(events)
             made.videos[part] += bool(events)
@@ -114,17 +116,16 @@ def write_dialogues(folder: Path, settings: DialogueSettings) -> Dialogues:
                 made.items[part] += 1
                 _write(files[part], item)
         if not made.items["train"]:
-            held = made.videos["held_out"]
-            why = f"all {held} are held out: give --held_out 0" if held else "none has an event"
+            others = made.videos["held_out"]
+            why = f"all {others} are held out: give --held-out 0" if others else "none has an event"
             raise DialogueError(f"{AnnotationFolder(folder).selected}: no video to train on, {why}")
-    root = settings.videos.resolve()
     for part, meta in PARTS.items():
         path = folder / f"{meta}.json"
         if not made.items[part]:
             for stale in (path, folder / f"{part}.jsonl"):
                 stale.unlink(missing_ok=True)
             continue
-        entry = {"root": str(root), "annotation": f"{part}.jsonl", "repeat_time": 1}
+        entry = {"root": str(videos.resolve()), "annotation": f"{part}.jsonl", "repeat_time": 1}
         entry |= {"length": made.items[part], "data_augment": False}
         write_json(path, {f"{folder.resolve().name} {part}": entry})
         made.meta.append(path)

@@ -31,7 +31,9 @@ def check_encoder(flag: str, folder: Path) -> None:
     if not is_model(folder):
         raise SettingsError(f"{flag}: it {why_no_checkpoint(folder)}")
     config, _ = read_json(folder / "config.json", flag)
-    if not isinstance(config, dict) or not {"text_config", "vision_config"} <= set(config):
+    config = config if isinstance(config, dict) else {}
+    is_generator = any(key.startswith("image_token") for key in config)
+    if is_generator or not {"text_config", "vision_config"} <= set(config):
         raise SettingsError(
             f"{flag}: it is no encoder of both text and images; give a folder of CLIP, SigLIP or "
             "another with text_config and vision_config in its config.json"

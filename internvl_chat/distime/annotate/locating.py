@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distime.annotate.annotator import Annotator, Clip
-from distime.annotate.passes import Pass
+from distime.annotate.passes import Pass, expect_some
 from distime.annotate.records import Described, RecordFile
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def run(run: Run) -> tuple[list[str], int]:
     for locator in run.locators:
         locator.check(events)
     tallies = [_pass(run, locator, events).run() for locator in run.locators]
+    expect_some("locations", tallies)
     return list(map(str, tallies)), max(one.failed for one in tallies)
 
 

@@ -38,6 +38,7 @@ class Tally:
         before: done by earlier runs.
         failed: could not be used.
         noted: were used though something of them was lost.
+        reason: why the first of those that failed did.
     """
 
     by: str
@@ -45,6 +46,7 @@ class Tally:
     before: int
     failed: int
     noted: int
+    reason: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.videos} videos"]
@@ -83,7 +85,6 @@ class Pass:
 
         Raises:
             SettingsError: the journal is of other settings.
-            StageError: not one video could be used.
         """
         annotator = self.annotator
         settings = annotator.settings
@@ -131,7 +132,7 @@ class Pass:
             raise RuntimeError(f"{self.annotator.name} said nothing of {len(missing)} videos")
         kind = self.annotator.record
         records = (kind.from_dict(found[key].read()["record"]) for key in self.keys if key in found)
-        count = write_records(self.out, records)
+        write_records(self.out, records)
         lost = [key for key in self.keys if key not in found]
         noted = 0
 
@@ -146,16 +147,25 @@ class Pass:
                     yield self._trouble(video, why, is_lost)
 
         replace_troubles(self.folder, self.annotator.stage, self.annotator.name, troubles())
-        if not count and lost:
-            first = failed[lost[0]].read()["notes"][0]
-            raise StageError(
-                f"{self.annotator.stage} by {self.annotator.name}: not one of {len(self.keys)} "
-                f"videos could be used, first: {first}"
-            )
-        return Tally(self.annotator.name, len(self.keys), before, len(lost), noted)
+        reason = failed[lost[0]].read()["notes"][0] if lost else ""
+        return Tally(self.annotator.name, len(self.keys), before, len(lost), noted, reason)
 
     def _trouble(self, video: str, why: str, fatal: bool) -> Trouble:
         return Trouble(video, self.annotator.stage, self.annotator.name, why, fatal)
+
+
+def expect_some(stage: str, tallies: Sequence[Tally]) -> None:
+    """Stop after a stage in which no annotator could use any video.
+
+    Raises:
+        StageError: it is so; says why of the first one.
+    """
+    if tallies and all(one.failed == one.videos for one in tallies):
+        first = tallies[0]
+        raise StageError(
+            f"{stage} by {first.by}: not one of {first.videos} videos could be used, first: "
+            f"{first.reason}"
+        )
 
 
 def by_the_first(work: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from distime.annotate.annotation_settings import AnnotationSettings
 from distime.annotate.annotator import Annotator, make
 from distime.annotate.comparer import Comparer
 from distime.annotate.records import AnnotationFolder, Trouble
+from distime.annotate.templates import BUILT_IN, read_templates
 from distime.annotate.video_list import list_videos
 from distime.benchmarks.base import SettingsError
 from distime.files import read_json, write_json
@@ -25,6 +26,7 @@ MODULES = {
     "locations": "distime.annotate.locating",
     "similarity": "distime.annotate.comparing",
     "selection": "distime.annotate.selecting",
+    "dialogues": "distime.annotate.dialogues",
 }
 """Where each stage is; its `run(run)` returns lines for the summary and the number of failures."""
 
@@ -49,8 +51,8 @@ class Run:
         settings: of the run.
 
     Raises:
-        DisTimeError: there is no video, a captioner or locator cannot be used, or its file is
-            about other videos.
+        DisTimeError: there is no video, a captioner or locator cannot be used, its file is about
+            other videos, or a template is wrong.
     """
 
     def __init__(self, settings: AnnotationSettings):
@@ -72,6 +74,7 @@ class Run:
         self.comparer = None
         if settings.similarity is not None:
             self.comparer = Comparer(str(settings.similarity), "similarity", settings)
+        self.templates = read_templates(settings.templates or BUILT_IN)
         self.troubles: dict[str, list[Trouble]] = {}
         for one in [*self.captioners, *self.locators]:
             self.troubles[one.name] = list(one.troubles(self.videos))
@@ -94,6 +97,11 @@ class Run:
             raise SettingsError(
                 f"--stages {','.join(stages)}: {self.folder.locations('x').parent} holds no "
                 "locations yet; begin with the stage locations"
+            )
+        if stages == ("dialogues",) and not self.folder.selected.is_file():
+            raise SettingsError(
+                f"--stages dialogues: {self.folder.selected} is not there yet; begin with the "
+                "stage selection"
             )
 
     @cached_property

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distime.backbones.template import IMAGE_TAG, VIDEO_TAG
 from distime.errors import DisTimeError
 from distime.files import read_text
 from distime.model.tokens import IM_END, IM_START, SPECIAL_TOKENS, TIME_STAMP
-from distime.processing.prompt import IMAGE_TAG, VIDEO_TAG
 
 BUILT_IN = Path(__file__).with_name("templates.txt")
 KINDS = ("retrieval", "description", "dense", "conversation")

@@ -26,6 +26,7 @@ from distime.benchmarks.base import (
     Answered,
     Benchmark,
     Query,
+    ScoreOption,
     captioned_events,
     restricted,
 )
@@ -47,7 +48,7 @@ from distime.metrics.dense_captioning import (
 from distime.metrics.intervals import Interval, iou
 from distime.metrics.meteor import Aligner
 from distime.processing.answers import Event
-from distime.processing.questions import ANET_CAPTIONING
+from distime.processing.questions import EVENT_CAPTIONING
 from distime.values import expect, expect_readable, interval, is_number
 
 TimeUnit = Literal["seconds", "percent"]
@@ -67,11 +68,13 @@ class AnetDVC(Benchmark):
     rank = 5
     predictions = ("results.txt",)
     score_options = {
-        "time_unit": (
+        "time_unit": ScoreOption(
             ("seconds", "percent"),
             "what the timestamps of a log without a unit are (default: seconds)",
         ),
-        "task": (("captioning", "grounding"), "lines of the log to score (default: captioning)"),
+        "task": ScoreOption(
+            ("captioning", "grounding"), "lines of the log to score (default: captioning)"
+        ),
     }
     headline = ("SODA_c", "METEOR", "CIDEr")
     released = {"SODA_c": 6.20, "METEOR": 5.52, "CIDEr": 22.11}
@@ -81,7 +84,7 @@ class AnetDVC(Benchmark):
         """One query per video of `val_2.json`."""
         try:
             for video, item in self.read_annotation().items():
-                yield Query(video, video, ANET_CAPTIONING, item)
+                yield Query(video, video, EVENT_CAPTIONING, item)
         except (TypeError, AttributeError) as error:
             raise self.misfit(error) from None
 

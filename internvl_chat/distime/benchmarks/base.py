@@ -78,6 +78,15 @@ class Choice(NamedTuple):
     """Whether the answer names an option at all."""
 
 
+class ScoreOption(NamedTuple):
+    """A further argument of `Benchmark.score`, and a flag of `distime score`."""
+
+    choices: tuple[str, ...]
+    """What it may be; empty: any text."""
+    meaning: str
+    metavar: str | None = None
+
+
 class Benchmark(ABC):
     """Base of the benchmarks. A subclass sets the names below and writes the methods it needs.
 
@@ -131,8 +140,8 @@ class Benchmark(ABC):
     """Whether the metric reads an annotation at all."""
     ground_truth_is_optional: ClassVar[bool] = False
     """Whether predictions can also be scored without it."""
-    score_options: ClassVar[Mapping[str, tuple[tuple[str, ...], str]]] = {}
-    """Further arguments of `score`: name -> choices, and what they mean."""
+    score_options: ClassVar[Mapping[str, ScoreOption]] = {}
+    """Further arguments of `score` by name."""
 
     headline: ClassVar[tuple[str, ...]] = ()
     """The metrics that tables show."""
@@ -154,6 +163,12 @@ class Benchmark(ABC):
 
     def __init__(self, settings: Settings):
         self.settings = settings
+
+    @classmethod
+    def published_models(cls) -> dict[str, Mapping[str, float]]:
+        """The headline values of the published predictions by model size, where there are any."""
+        both = {"1B": cls.released, "8B": cls.released_8b}
+        return {size: values for size, values in both.items() if values}
 
     @classmethod
     def result_folder(cls, annotation: Path) -> str:

@@ -16,14 +16,17 @@ Each task is scored for each of its sources, and its value is the plain mean ove
 An answer that is missing or cannot be read has 0. The published scorer leaves answers out of EVS
 and of the captions that it cannot read, cuts EVS at 1,000 s, takes of several answers about one
 video in DVC and SLC the last, rounds to five decimals, and knows no missing answers; what it gives
-stands beside, by source. Where an answer names no letter it takes the option whose embedding by a
-sentence model (MiniLM) is nearest; here options are read by `distime.metrics.choices`, and it has
-no as-run value for that source. SentSim of captions takes the same model, and random strings that
-nobody can repeat: it is left out.
+stands beside, by source.
+
+Two of its numbers take a sentence encoder, all-MiniLM-L6-v2, whose folder ``--sentence-model``
+names: Sim of captions, and the option of an answer without a letter, for which it takes the most
+similar one. Ours reads options by `distime.metrics.choices` and takes no most similar one, so that
+alone the published values need the encoder for that. Without one they are left out, and said to be.
 
 IoUs but those of captions are in float32, which decides ties. Definitions: a stored copy of
-PolyU-ChenLab/ETBench's compute_metrics.py (CC BY-NC-SA 4.0); where copies differ, a letter in
-brackets is final. The annotation is on the Hugging Face hub.
+PolyU-ChenLab/ETBench's compute_metrics.py (CC BY-NC-SA 4.0). Copies of it differ: in most a wrong
+letter is not final (``..._fall_through``), in one of GVQ's D stands for the fifth of four options
+(``..._d=4``). The annotation is on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -31,14 +34,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distime.benchmarks.base import Answered, Benchmark, Query, captioned_events, restricted
+from distime.benchmarks.base import (
+    Answered,
+    Benchmark,
+    Query,
+    ScoreOption,
+    captioned_events,
+    restricted,
+)
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
-from distime.files import FileError, read_rows, write_json
+from distime.files import FileError, file_digest, read_rows, write_json
 from distime.metrics import ptb
 from distime.metrics.choices import Options, read_choice
 from distime.metrics.dense_captioning import (
@@ -50,14 +60,23 @@ from distime.metrics.dense_captioning import (
     iou_matrix,
     localisation,
 )
+from distime.metrics.event_tasks import (
+    LETTERS,
+    THRESHOLDS,
+    all_intervals_f1,
+    first_iou,
+    hit_table,
+    read_letter,
+    seconds_f1,
+)
 from distime.metrics.intervals import Interval
 from distime.metrics.meteor import Aligner
+from distime.metrics.similarity import Encoder, caption_similarity, most_similar
 from distime.metrics.time_texts import ascending_ranges, captioned_ranges, first_number
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
 from distime.values import expect, interval
 
-THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 LAST_SECOND = 1000
 """Where the published scorer's EVS ends."""
 
@@ -77,13 +96,32 @@ NAMES = {
 }
 """Task in the files -> its name in the owner's table, and what is reported of it."""
 
-Key = tuple[str, str, str]
-"""(task, source, idx)."""
-
+MERGED = {
+    "REF Acc": ("RAR Acc", "EVC Acc", "RVQ Acc"),
+    "GND F1": ("TVG F1", "EPM F1", "TAL F1", "EVS F1", "VHD F1"),
+    "CAP F1": ("DVC F1", "SLC F1"),
+    "CAP Sim": ("DVC Sim", "SLC Sim"),
+    "COM Rec": ("TEM Rec", "GVQ Rec"),
+}
+"""The owner's short table: referring, grounding, captioning, complex."""
 
 CHOICES = ("rar", "eca", "rvq", "gvq")
 """Tasks with options."""
-LETTERS = "ABCDE"
+
+VARIANTS = {
+    **dict.fromkeys(("rar", "eca", "rvq"), ("as_run", "fall_through")),
+    "gvq": ("as_run", "d=4"),
+}
+"""Tasks whose published scorer exists in two copies that differ."""
+
+UNDECIDED = -1
+"""An option that only a sentence encoder can name."""
+
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""SHA-256 of the published encoder's model.safetensors (sentence-transformers/all-MiniLM-L6-v2)."""
+
+Key = tuple[str, str, str]
+"""(task, source, idx)."""
 
 
 class ETBench(Benchmark):
@@ -94,7 +132,12 @@ class ETBench(Benchmark):
     rank = 31
     annotation = "etbench/etbench_vid_v1.0.json"
     videos = "etbench"
-    headline = tuple(NAMES.values())
+    headline = (*MERGED, *NAMES.values(), "DVC Sim", "SLC Sim")
+    score_options = {
+        "sentence_model": ScoreOption(
+            (), "folder of the sentence encoder all-MiniLM-L6-v2, for Sim of captions", "FOLDER"
+        )
+    }
 
     def queries(self) -> Iterator[Query]:
         """One query per entry, with the times of `src` in place of its `<vid>`."""
@@ -136,6 +179,7 @@ class ETBench(Benchmark):
         *,
         published: bool = False,
         only: Collection[Hashable] | None = None,
+        sentence_model: str | Path | None = None,
     ) -> Result:
         """Score rows with the answer's text in `a`, a list or JSON lines."""
         rows = read_predictions(predictions)
@@ -147,31 +191,39 @@ class ETBench(Benchmark):
             str(predictions),
             f"none of its {len(found)} answers is to a question of {ground_truth}.",
         )
+        encoder, warnings, files = _encoder(sentence_model)
         asked = grouped((item, found.get(key, "")) for key, item in items.items())
         given = grouped((everything[key], text) for key, text in rows if key in everything)
         metrics, unread = _headline(asked)
-        as_run, needing = _as_run(given) if published else ({}, 0)
-        warnings = []
-        if needing:
+        as_run = _as_run(given if published else {}, encoder)
+        values = as_run.values
+        if as_run.needing:
             warnings.append(
-                f"no published-as-run values where options are compared by a model of sentences "
-                f"({needing} answers); SentSim of captions, which takes the same, is left out."
+                f"no published-as-run values where {as_run.needing} answers without a letter are "
+                "compared with the options by a sentence encoder; give --sentence-model."
             )
         try:
-            captions = _captions(asked, given if published else {})
+            captions = _captions(asked, given if published else {}, encoder)
         except FileError as error:
             warnings.append(f"the captions of dvc and slc are not scored: {error}")
         else:
             metrics |= captions[0]
-            as_run |= captions[1]
+            values |= captions[1]
+            if encoder is None and captions[0]:
+                warnings.append(
+                    "left out: Sim of captions, which takes a sentence encoder; give "
+                    "--sentence-model, see docs/METRICS.md."
+                )
+        metrics = _merged(metrics) | metrics
         counts = {
             "queries": len(items),
             "missing": len(items.keys() - found.keys()),
             "unknown": len(found.keys() - everything.keys()),
             "duplicates": len(rows) - len(found),
             "unread_answers": unread,
+            **as_run.failed,
         }
-        return Result(cls.name, metrics, counts, as_run, tuple(warnings))
+        return Result(cls.name, metrics, counts, values, tuple(warnings), files)
 
     @staticmethod
     def convert(source: Source, keep: Keep) -> Conversion:
@@ -220,7 +272,7 @@ def _headline(groups: Mapping[tuple[str, str], Rows]) -> tuple[dict[str, float],
     tables: dict[str, list[dict[str, float]]] = {}
     unread = 0
     for (task, _), rows in groups.items():
-        table, failed = score_group(task, rows)
+        table, failed = score_group(task, rows, [_read_option(task, *row) for row in rows])
         unread += failed
         tables.setdefault(task, []).append(table)
     return _over_sources(tables), unread
@@ -236,28 +288,25 @@ def _over_sources(tables: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[s
     return main | others
 
 
-def _as_run(groups: Mapping[tuple[str, str], Rows]) -> tuple[dict[str, float], int]:
-    """What the published scorer gives to each source, and how many answers keep it from that."""
-    table, needing = {}, 0
-    for (task, source), rows in groups.items():
-        if task in CHOICES:
-            undecided = sum(
-                chosen_letter(task, text, len(item["o"])) is None for item, text in rows
-            )
-            needing += undecided
-            if undecided:
-                continue
-        for name, value in score_group(task, rows, published=True)[0].items():
-            table[f"{task}/{source}/{name}_as_run"] = 100 * round(value, 5)
-    return table, needing
+def _merged(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The owner's five means, as far as all that they are of is there."""
+    return {
+        name: sum(metrics[one] for one in parts) / len(parts)
+        for name, parts in MERGED.items()
+        if set(parts) <= metrics.keys()
+    }
 
 
-def score_group(task: str, rows: Rows, *, published: bool = False) -> tuple[dict[str, float], int]:
+def score_group(
+    task: str, rows: Rows, options: Sequence[int | None], *, published: bool = False
+) -> tuple[dict[str, float], int]:
     """Score one task and source in [0, 1]; also return how many answers could not be read.
 
     Args:
         task: as in the files.
         rows: questions and answers.
+        options: for each row the option that its answer names, None for none; of tasks that have
+            options.
         published: with the defects of the published scorer.
     """
     if task in ("dvc", "slc"):
@@ -270,86 +319,124 @@ def score_group(task: str, rows: Rows, *, published: bool = False) -> tuple[dict
         ]
         return {"F1": sum(hits) / len(hits)}, times.count(None)
     if task in CHOICES:
-        places = [_chosen(task, text, item, published) for item, text in rows]
-        right = [place == item["p"] for place, (item, _) in zip(places, rows, strict=True)]
+        right = [place == item["p"] for place, (item, _) in zip(options, rows, strict=True)]
         accuracy = {"Acc": sum(right) / len(right)}
         if task != "gvq":
-            return accuracy, places.count(None)
+            return accuracy, list(options).count(None)
     read = [ascending_ranges(text) for _, text in rows]
     pairs = [(spans, spans_of(item)) for spans, (item, _) in zip(read, rows, strict=True)]
     failed = sum(not spans for spans in read)
     if task == "tal":
-        return _mean_tables([_all_intervals(*pair) for pair in pairs]), failed
+        return _mean_tables([all_intervals_f1(*pair) for pair in pairs]), failed
     if task == "evs":
-        values = [_seconds_f1(*pair, published) for pair in pairs if pair[0] or not published]
+        end = LAST_SECOND if published else None
+        values = [seconds_f1(*pair, end) for pair in pairs if pair[0] or not published]
         return {"F1": sum(values) / len(values) if values else 0.0}, failed
-    ious = [float(_ious(spans[:1], truth).max()) if spans else 0.0 for spans, truth in pairs]
-    if task == "gvq":
-        # Another option is no answer at all.
-        ious = [iou if ok else -1.0 for iou, ok in zip(ious, right, strict=True)]
-    shares = {t: sum(iou >= t for iou in ious) / len(ious) for t in THRESHOLDS}
-    each, mean = ("F1", "F1") if task in ("tvg", "epm") else ("R", "Rec")
-    table = {"mIoU": sum(max(iou, 0.0) for iou in ious) / len(ious)}
-    table |= {f"{each}@{t}": share for t, share in shares.items()}
-    table[mean] = sum(shares.values()) / len(shares)
-    return table | (accuracy if task == "gvq" else {}), failed
+    ious: list[float | None] = [first_iou(*pair) for pair in pairs]
+    if task != "gvq":
+        return hit_table(ious, *(("F1", "F1") if task in ("tvg", "epm") else ("R", "Rec"))), failed
+    # Another option is no answer at all.
+    ious = [iou if ok else None for iou, ok in zip(ious, right, strict=True)]
+    return hit_table(ious, "R", "Rec") | accuracy, failed
 
 
-def _chosen(task: str, text: str, item: Mapping[str, Any], published: bool) -> int | None:
-    place = chosen_letter(task, text, len(item["o"]))
-    if place is not None or published:
-        return place
-    options = [f"{o[0]} - {o[1]}" if isinstance(o, list) else o for o in item["o"]]
+def _read_option(task: str, item: Mapping[str, Any], text: str) -> int | None:
+    """The option that an answer names by its letter or in its own words."""
+    if task not in CHOICES:
+        return None
+    letter = read_letter(text, len(item["o"]), in_brackets=task != "gvq")
+    if letter.place is not None or not letter.rest:
+        return letter.place
+    options = _options(item)
     return read_choice(text, Options(LETTERS[: len(options)], options))
 
 
-def chosen_letter(task: str, text: str, options: int) -> int | None:
-    """Return the option whose letter an answer names, as published; -1 for an empty answer.
+def _encoder(folder: str | Path | None) -> tuple[Encoder | None, list[str], dict[str, str]]:
+    """Load the encoder that was named; with what to warn of, and the file that was read."""
+    if folder is None:
+        return None, [], {}
+    from distime.processing.sentences import SentenceEncoder  # torch, for those who ask for it
 
-    None: the published scorer would look for the most similar option.
-    """
-    letters = "abcde"[:options]
+    encoder = SentenceEncoder(Path(folder))
+    weights = Path(folder) / "model.safetensors"
+    warnings = []
+    if not weights.is_file() or file_digest(weights) != MINILM:
+        warnings.append(
+            f"{folder} is not all-MiniLM-L6-v2 as published: what was compared by it is not what "
+            "others report."
+        )
+    return encoder, warnings, {"sentence_model": str(folder)}
+
+
+def _options(item: Mapping[str, Any]) -> list[str]:
+    return [f"{one[0]} - {one[1]}" if isinstance(one, list) else one for one in item["o"]]
+
+
+# ------------------------------------------------------------------ as the published scorer
+
+
+class AsRun(NamedTuple):
+    """What the published scorer gives, by ``task/source/name``."""
+
+    values: dict[str, float]
+    """In percent."""
+    failed: dict[str, int]
+    """How many answers it calls failed."""
+    needing: int
+    """How many answers it compares by a sentence encoder, where none is given."""
+
+
+def _as_run(groups: Mapping[tuple[str, str], Rows], encoder: Encoder | None) -> AsRun:
+    values: dict[str, float] = {}
+    failed_counts, needing = {}, 0
+    for (task, source), rows in groups.items():
+        for name in VARIANTS.get(task, ("as_run",)):
+            options = [_published_option(name, *row, encoder) for row in rows]
+            unread = options.count(UNDECIDED)
+            if unread:
+                needing += unread if name == "as_run" else 0
+                continue
+            table, failed = score_group(task, rows, options, published=True)
+            for metric, value in table.items():
+                values[f"{task}/{source}/{metric}_{name}"] = 100 * round(value, 5)
+            if name == "as_run":
+                failed_counts[f"{task}/{source}/Failed_as_run"] = _failed(
+                    task, rows, options, failed
+                )
+    return AsRun(values, failed_counts, needing)
+
+
+def _published_option(
+    variant: str, item: Mapping[str, Any], text: str, encoder: Encoder | None
+) -> int | None:
+    """As `_read_option`; `UNDECIDED` where that takes an encoder and there is none."""
+    task = item["task"]
+    if task not in CHOICES:
+        return None
+    truth = item["p"] if variant == "fall_through" else None
+    count = len(item["o"])
+    letter = read_letter(text, count, in_brackets=task != "gvq", truth=truth)
+    if letter.place is not None:
+        # One copy takes D for the fifth of four options.
+        return 4 if (variant, letter.place, count) == ("d=4", 3, 4) else letter.place
+    if not letter.rest:
+        return None
+    if encoder is None:
+        return UNDECIDED
+    options = [f"({name}) {one}" for name, one in zip(LETTERS, _options(item), strict=False)]
+    return most_similar(letter.rest, options, encoder)
+
+
+def _failed(task: str, rows: Rows, options: Sequence[int | None], unread: int) -> int:
+    """How many answers the published scorer calls failed; of tasks with times, those unread."""
+    if task not in CHOICES:
+        return unread
+    letters = [read_letter(text, len(item["o"]), in_brackets=task != "gvq") for item, text in rows]
     if task != "gvq":
-        match = re.search(r"\(([A-Za-z])\)", text)
-        if match and match[1].lower() in letters:
-            return letters.index(match[1].lower())
-    text = text.lower().removeprefix("best option:").lstrip().lstrip("(").lstrip()
-    if not text:
-        return -1
-    if (len(text) == 1 or text[1] in "., )") and text[0] in letters:
-        return letters.index(text[0])
-    return None
-
-
-def _ious(predicted: Sequence[Interval], truth: Sequence[Interval]) -> np.ndarray:
-    """(predicted, true) IoU in float32, which decides ties; 0 where neither has a length."""
-    a, b = (np.asarray(part, np.float32).reshape(-1, 2) for part in (predicted, truth))
-    ends, starts = np.minimum(a[:, None, 1], b[:, 1]), np.maximum(a[:, None, 0], b[:, 0])
-    common = np.maximum(ends - starts, np.float32(0))
-    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0]) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union != 0)
-
-
-def _all_intervals(predicted: Sequence[Interval], truth: Sequence[Interval]) -> dict[str, float]:
-    f1s = dict.fromkeys(THRESHOLDS, 0.0)
-    if predicted and truth:
-        ious = _ious(predicted, truth)
-        for t in THRESHOLDS:
-            shares = [(ious.max(axis=i) >= t).mean(dtype=np.float32) for i in (0, 1)]
-            f1s[t] = f1(*map(float, shares))
-    table = {f"F1@{t}": value for t, value in f1s.items()}
-    return table | {"F1": sum(f1s.values()) / len(f1s)}
-
-
-def _seconds_f1(predicted: Sequence[Interval], truth: Sequence[Interval], published: bool) -> float:
-    said, true = (
-        {second for start, end in part for second in range(max(0, round(start)), round(end))}
-        for part in (predicted, truth)
-    )
-    if published:
-        said, true = ({second for second in part if second < LAST_SECOND} for part in (said, true))
-    both = len(said & true)
-    return f1(both / len(said), both / len(true)) if both else 0.0
+        return sum(not letter.seen for letter in letters)
+    empty = sum(letter.place is None and not letter.rest for letter in letters)
+    right = [text for (item, text), place in zip(rows, options, strict=True) if place == item["p"]]
+    return empty + sum(not ascending_ranges(text) for text in right)
 
 
 def _mean_tables(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -372,7 +459,9 @@ def _described(rows: Rows, published: bool) -> tuple[dict[str, float], int]:
 
 
 def _captions(
-    asked: Mapping[tuple[str, str], Rows], given: Mapping[tuple[str, str], Rows]
+    asked: Mapping[tuple[str, str], Rows],
+    given: Mapping[tuple[str, str], Rows],
+    encoder: Encoder | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Caption scores: means over sources in percent, and those of the published scorer.
 
@@ -398,25 +487,31 @@ def _captions(
         for (task, _), rows in asked.items():
             if task in ("dvc", "slc"):
                 videos = [video for row in rows if (video := _video(row, tokens))]
-                table = _caption_table(videos, aligner)
+                table = _caption_table(videos, aligner, encoder)
                 table = {name: v * len(videos) / len(rows) for name, v in table.items()}
                 tables.setdefault(task, []).append(table)
         for (task, source), rows in given.items():
             if task in ("dvc", "slc"):
                 by_name = {row[0]["video"]: _video(row, tokens) for row in rows}
-                table = _caption_table([video for video in by_name.values() if video], aligner)
-                for name, value in table.items():
+                videos = [video for video in by_name.values() if video]
+                for name, value in _caption_table(videos, aligner, encoder).items():
                     as_run[f"{task}/{source}/{name}_as_run"] = 100 * round(value, 5)
     return _over_sources(tables), as_run
 
 
-def _caption_table(videos: Sequence[Video], aligner: Aligner) -> dict[str, float]:
+def _caption_table(
+    videos: Sequence[Video], aligner: Aligner, encoder: Encoder | None
+) -> dict[str, float]:
+    similarity = {} if encoder is None else {"Sim": 0.0}
     if not videos:
-        return dict.fromkeys(("METEOR", "CIDEr", "ROUGE_L", *(f"Bleu_{n}" for n in "1234")), 0.0)
+        names = ("METEOR", "CIDEr", "ROUGE_L", *(f"Bleu_{n}" for n in "1234"))
+        return dict.fromkeys(names, 0.0) | similarity
+    if encoder is not None:
+        similarity["Sim"] = caption_similarity(videos, encoder)
     meteors, ciders = caption_scores(videos, aligner)
     others = bleu_and_rouge(videos)
     others["ROUGE_L"] = others.pop("Rouge-L")
-    return {"METEOR": float(meteors.mean()), "CIDEr": float(ciders.mean()), **others}
+    return {"METEOR": float(meteors.mean()), "CIDEr": float(ciders.mean()), **others} | similarity
 
 
 def _video(row: tuple[Mapping[str, Any], str], tokens: Mapping[str, str]) -> Video | None:

@@ -49,7 +49,7 @@ class LongVideoBench(Benchmark):
     annotation = "longvideobench/lvb_val.json"
     videos = "longvideobench"
     num_segments = 32
-    rule = "longvideobench"
+    rule = "midpoints"
     has_times = False
     title = "LongVideoBench"
     rank = 8

@@ -178,6 +178,10 @@ def score(
     benchmark = find(name)
     unknown = options.keys() - benchmark.score_options.keys()
     expect(not unknown, name, f"it takes no option {', '.join(sorted(unknown))}.")
+    for option, value in options.items():
+        choices = benchmark.score_options[option].choices
+        fits = not choices or value in choices
+        expect(fits, f"{name}, {option} {value}", f"choose one of {', '.join(choices)}.")
     files = [Path(p) for p in ([pred_path] if isinstance(pred_path, str | Path) else pred_path)]
     expect(
         1 <= len(files) <= benchmark.file_limit,
@@ -207,7 +211,7 @@ def score(
     )
     result = replace(result, warnings=(*warnings, *result.warnings))
     read = {"predictions": ", ".join(map(str, files)), **({"ground_truth": str(gt)} if gt else {})}
-    return replace(result, files=read)
+    return replace(result, files={**read, **result.files})
 
 
 def default_ground_truth(benchmark: type[Benchmark]) -> Path | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class FoundRun:
         title: of the benchmark, or of the user's own file that was asked.
         ground_truth: what the run was scored by, if that is still there; None for the default.
         has_answers: whether evaluation made them, so that there are answers beside them.
+        score_options: what the run told its metric.
     """
 
     benchmark: type[Benchmark]
@@ -37,6 +38,7 @@ class FoundRun:
     title: str
     ground_truth: Path | None = None
     has_answers: bool = False
+    score_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_files(results_dir: Path) -> list[Path]:
@@ -94,4 +96,5 @@ def _described(path: Path) -> FoundRun | None:
         benchmark.result_folder(Path(settings["annotation"])),
         truth if truth and truth.exists() else None,
         True,
+        settings.get("score_options") or {},
     )

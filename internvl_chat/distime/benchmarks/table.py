@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from distime.benchmarks.base import Benchmark
 from distime.benchmarks.registry import benchmarks, score
@@ -45,7 +46,9 @@ def build_report(
     runs: dict[str, dict[Row, Result]] = {}
     for run in find_runs(results_dir, skip):
         try:
-            result = score_run(run.benchmark.name, run.predictions, run.ground_truth)
+            result = score_run(
+                run.benchmark.name, run.predictions, run.ground_truth, **run.score_options
+            )
         except DisTimeError as error:
             skip(str(error))
             continue
@@ -62,7 +65,9 @@ def build_report(
     return _markdown(runs)
 
 
-def score_run(benchmark: str, predictions: Path, ground_truth: Path | None = None) -> Result:
+def score_run(
+    benchmark: str, predictions: Path, ground_truth: Path | None = None, **options: Any
+) -> Result:
     """Return the score beside ``predictions`` if it is newer than they are, else score them.
 
     Raises:
@@ -81,7 +86,7 @@ def score_run(benchmark: str, predictions: Path, ground_truth: Path | None = Non
         if result.benchmark == benchmark:
             return result
     truth = [ground_truth] if ground_truth else []  # else the benchmark's default
-    return score(benchmark, predictions, *truth)
+    return score(benchmark, predictions, *truth, **options)
 
 
 def _markdown(runs: Mapping[str, Mapping[Row, Result]]) -> str:

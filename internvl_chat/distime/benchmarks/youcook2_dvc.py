@@ -39,7 +39,7 @@ from distime.metrics.dense_captioning import (
 from distime.metrics.intervals import Interval
 from distime.metrics.meteor import Aligner
 from distime.processing.answers import Event
-from distime.processing.questions import YOUCOOK2_CAPTIONING
+from distime.processing.questions import STEP_CAPTIONING
 from distime.values import expect, interval, is_number
 
 Annotations = Mapping[str, tuple[list[Interval], list[str]]]
@@ -69,7 +69,7 @@ class YouCook2(Benchmark):
         """One query per entry of `val.caption_coco_format.json`."""
         try:
             for item in self.read_annotation()["annotations"]:
-                yield Query(item["image_id"], item["image_id"], YOUCOOK2_CAPTIONING, item)
+                yield Query(item["image_id"], item["image_id"], STEP_CAPTIONING, item)
         except (KeyError, TypeError) as error:
             raise self.misfit(error) from None
 

@@ -1,8 +1,9 @@
 """The ``distime`` command: one module per sub-command, imported only when it is called.
 
 A sub-command module has a docstring (its help text), ``add_arguments(parser)`` and
-``run(args) -> int`` (the exit code). It is listed in ``COMMANDS`` and nowhere else. Its
-``SUBCOMMANDS``, if it has any, are second words of the command with the modules that they are.
+``run(args) -> int`` (the exit code). One whose flags depend on a file that a flag names also has
+``before_parsing(argv)``. It is listed in ``COMMANDS`` and nowhere else. Its ``SUBCOMMANDS``, if it
+has any, are second words of the command with the modules that they are.
 
 Exit codes: 0 all went well; 1 something did not, and a line on stderr says what; 2 wrong usage;
 130 interrupted.
@@ -62,17 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (second := "".join(argv[1:2])) in (deeper := getattr(module, "SUBCOMMANDS", {})):
         module = importlib.import_module(deeper[second])
         command, argv = f"{command} {second}", argv[1:]
-    parser = command_parser(command, module)
-    if getattr(module, "TAKES_OTHER_FLAGS", False):
-        args, args.flags = parser.parse_known_args(argv[1:])
-    else:
-        args = parser.parse_args(argv[1:])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("distime").setLevel(logging.INFO)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files may be no text; stderr writes them as this does.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if hasattr(module, "before_parsing"):
+            module.before_parsing(argv[1:])
+        parser = command_parser(command, module)
+        if getattr(module, "TAKES_OTHER_FLAGS", False):
+            args, args.flags = parser.parse_known_args(argv[1:])
+        else:
+            # Flags may stand between the names of files.
+            args = parser.parse_intermixed_args(argv[1:])
         code = module.run(args)
         sys.stdout.flush()
     except BrokenPipeError:

@@ -3,6 +3,9 @@
 distime annotate VIDEOS --out DIR --captioner model:FOLDER --locator distime:CHECKPOINT
 distime annotate VIDEOS --out DIR --captioner file:captions.jsonl --locator distime:CHECKPOINT \\
     --locator clip:FOLDER --similarity FOLDER --min-agreement 0.5
+distime annotate VIDEOS --out DIR --stages dialogues      again, after a review
+distime annotate report DIR                               a page about it
+distime annotate review DIR                               accept, correct or reject events
 
 Several processes: GPUS=8 sh internvl_chat/annotate.sh VIDEOS --out DIR ... A killed run goes on
 where it stopped when it is started again, on any number of processes. See docs/DATA_ENGINE.md.
@@ -21,7 +24,10 @@ from distime.annotate.annotation_settings import AnnotationSettings
 from distime.cli.settings_flags import add_settings
 from distime.errors import DisTimeError
 
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS = {
+    "report": "distime.cli.annotate_report",
+    "review": "distime.cli.annotate_review",
+}
 """Second words of the command, and the modules of `distime.cli` that they are."""
 
 

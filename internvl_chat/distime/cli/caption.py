@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer, print, and write the files asked for."""
-    from distime.processing.questions import ANET_CAPTIONING, YOUCOOK2_CAPTIONING
+    from distime.processing.questions import EVENT_CAPTIONING, STEP_CAPTIONING
 
     options = answer_options(args)
-    options["question"] = YOUCOOK2_CAPTIONING if args.steps else ANET_CAPTIONING
+    options["question"] = STEP_CAPTIONING if args.steps else EVENT_CAPTIONING
     model = load_model(args)
     plots, subtitles = (numbered(path, len(args.videos)) for path in (args.plot, args.srt))
 

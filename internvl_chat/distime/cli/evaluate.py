@@ -14,6 +14,11 @@ import logging
 import os
 import sys
 
+from distime.cli.benchmark_file import (
+    add_score_options,
+    read_benchmark_file,
+    split_score_options,
+)
 from distime.cli.settings_flags import add_settings
 from distime.errors import DisTimeError
 from distime.evaluate.settings import Settings
@@ -21,9 +26,14 @@ from distime.evaluate.settings import Settings
 POSITIONAL = {"benchmark": {}, "stage": {"nargs": "?", "type": int}}
 
 
+before_parsing = read_benchmark_file
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime evaluate``: the fields of `Settings`."""
-    add_settings(parser, Settings.options(), positional=POSITIONAL)
+    own = [option for option in Settings.options() if option.name != "score_options"]
+    add_settings(parser, own, positional=POSITIONAL)
+    add_score_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:
         logging.getLogger().setLevel(logging.WARNING)
-    values = vars(args)
+    values = split_score_options(vars(args))
     if "share_prefix" in values:
         values["share_prefix"] = values["share_prefix"] == "on"
     try:

@@ -37,6 +37,9 @@ TABLE_HELP = {
 """Flags of `prepare csv`: what they mean ('' for a column) and what they take."""
 
 
+before_parsing = read_benchmark_file
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime prepare``."""
     parser.add_argument("name", metavar="NAME", help=", ".join(["csv", *official_data()]))
@@ -74,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
         raise PrepareError(f"{what} belongs to `distime prepare csv`; leave it out")
     if args.source is None:
         raise PrepareError("--source: name the folder with the official files")
-    read_benchmark_file(args)
     known = official_data()
     if args.name not in known:
         raise PrepareError(f"{args.name}: choose one of {', '.join(known)}")

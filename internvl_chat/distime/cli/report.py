@@ -22,6 +22,8 @@ from distime.cli.benchmark_file import add_benchmark_file, read_benchmark_file
 from distime.files import write_text
 from distime.values import expect
 
+before_parsing = read_benchmark_file
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime report``."""
@@ -43,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         FileError: there is nothing that can be reported.
     """
-    read_benchmark_file(args)
     if args.html:
         return _write_pages(args)
     for name in ("examples", "annotation", "video_root"):

@@ -14,8 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distime.benchmarks import Result, benchmarks, compare, newest_predictions, of_file, score
-from distime.cli.benchmark_file import add_benchmark_file, read_benchmark_file
+from distime.cli.benchmark_file import (
+    add_benchmark_file,
+    add_score_options,
+    read_benchmark_file,
+    split_score_options,
+)
 from distime.files import FileError
+
+before_parsing = read_benchmark_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also give what the published scorer computes, quirks included",
     )
-    for benchmark in benchmarks().values():
-        for name, (choices, meaning) in benchmark.score_options.items():
-            flag = "--" + name.replace("_", "-")
-            parser.add_argument(flag, choices=choices, help=f"{benchmark.name}: {meaning}")
     add_benchmark_file(parser)
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="METRICS", help="put metrics files side by side"
     )
+    add_score_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,25 +66,18 @@ def run(args: argparse.Namespace) -> int:
         results = [Result.read(path) for path in args.compare]
         print(compare(list(zip(_labels(args.compare), results, strict=True))))
         return 0
-    read_benchmark_file(args)
     _expect_usage(args.benchmark is not None, "name a benchmark, or use --compare")
     if by_file := of_file(args.benchmark):
         _expect_usage(args.gt is None, f"{args.benchmark} is the truth already, leave out --gt")
         args.benchmark, args.gt = by_file.name, Path(args.benchmark)
     predictions = args.predictions or [newest_predictions(args.benchmark, annotation=args.gt)]
-    options = {
-        name: getattr(args, name)
-        for benchmark in benchmarks().values()
-        for name in benchmark.score_options
-        if getattr(args, name, None) is not None
-    }
     print(f"scoring {', '.join(map(str, predictions))}")
     result = score(
         args.benchmark,
         predictions,
         args.gt,
         published=args.published,
-        **options,
+        **split_score_options(vars(args))["score_options"],
     )
     print(result.table())
     if args.output is not None:

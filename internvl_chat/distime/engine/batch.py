@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distime.engine.sampling import Decoding, choose
+from distime.engine.sampling import Decoding, choose, logits_of
 from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE
@@ -72,7 +72,7 @@ class Batch:
         self.max_rows, self.max_tokens = max_rows, max_tokens
         self.rows: list[Row] = []
         self.slots: Slots | None = None
-        self.logits = self.hidden = None  # of the position that every row's next token follows
+        self.hidden: Tensor | None = None  # of the position that every row's next token follows
 
     def forget(self) -> None:
         """Give the buffers back; those of the next rows do not depend on what was decoded before.
@@ -123,14 +123,10 @@ class Batch:
             visible.expand(len(rows), 1, -1, -1),
             (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
             time_targets=self._given_times(rows),
-            logits_to_keep=torch.arange(0, device=device),
         )
         ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
         hidden = output.last_hidden_state[torch.arange(len(rows), device=device), ends]
-        logits = self.model.lm_head(hidden)
-        if self.rows:
-            hidden, logits = torch.cat([self.hidden, hidden]), torch.cat([self.logits, logits])
-        self.hidden, self.logits = hidden, logits
+        self.hidden = torch.cat([self.hidden, hidden]) if self.rows else hidden
         self.rows += rows
 
     # ------------------------------------------------------------------ one step
@@ -142,7 +138,7 @@ class Batch:
         To be followed by `leave` with the rows that end, then `feed`.
         """
         tokens = choose(
-            self.logits,
+            logits_of(self.model.lm_head, self.hidden),
             [row.decoding for row in self.rows],
             [row.generator for row in self.rows],
             [len(row.ids) for row in self.rows],
@@ -193,19 +189,24 @@ class Batch:
             return put_back
         self._make_room(len(self.rows), width)
         device, time_id = self.model.device, self.model.config.time_token_id
-        lengths = torch.tensor([row.length for row in self.rows], device=device)
-        self.slots.write_at(0, len(self.rows), lengths, width)
-        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
-        times = []
+        timed = []
         if self.model.config.reencode_times and not self.model.time_head.in_words:
-            times = [row.intervals[-1] for row in self.rows if row.ids[-1] == time_id]
+            timed = [i for i, row in enumerate(self.rows) if row.ids[-1] == time_id]
+        # All that the device must be told of this step, in one transfer.
+        told = [[row.ids[-1], row.length, row.position] for row in self.rows]
+        ids, lengths, positions = torch.tensor(told).to(device, non_blocking=True).unbind(-1)
+        self.slots.write_at(0, len(self.rows), lengths, width)
         output = self._run(
-            ids,
+            ids.unsqueeze(-1),
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
-            torch.tensor([[row.position] for row in self.rows], device=device),
-            time_targets=torch.stack(times) if times else None,
+            positions.unsqueeze(-1),
+            time_targets=torch.stack([self.rows[i].intervals[-1] for i in timed])
+            if timed
+            else None,
+            # Known here; the model would have to look for them, and wait.
+            token_index={"events": torch.tensor(timed, dtype=torch.long, device=device)},
         )
-        self.logits, self.hidden = output.logits[:, -1], output.last_hidden_state[:, -1]
+        self.hidden = output.last_hidden_state[:, -1]
         for row in self.rows:
             row.length, row.position = row.length + 1, row.position + 1
         return put_back
@@ -233,6 +234,7 @@ class Batch:
             attention_mask=attention_mask_of(config, visible, self.model.dtype),
             position_ids=position_ids,
             use_cache=True,
+            logits_to_keep=slice(0),  # made by `choose`, of all rows at once
             **{CACHE: self.slots},
             **options,
         )

@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from distime.engine.batch import Batch, Row
+from distime.engine.continuous import Run
+from distime.engine.jobs import Finished, Job, Source
+from distime.engine.loader import Given
 from distime.engine.sampling import Decoding, EngineError
 from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
@@ -33,109 +30,6 @@ from distime.processing.answers import Answer, read_answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Job:
-    """One video and its questions.
-
-    Attributes:
-        load: prepares the inputs; runs in a background thread. What it raises ends this job alone.
-        decoding: how every answer is decoded.
-        samples: answers to each question; more than one with `do_sample` alone.
-        tag: whatever the caller wants to find again.
-        group: jobs that follow one another with the same group are decoded among themselves alone
-            and enter in order, whichever is loaded first. What shares a batch changes the last bit
-            of a number; so a group's answers are the same, bit for bit, whenever it is answered.
-        on_token: called as `(question, sample, ids, intervals)` after each token of an answer,
-            with all its ids and normalised intervals so far; ids shrink to none where an answer
-            had to be begun again.
-
-    Raises:
-        EngineError: several samples of the likeliest answer, which are all the same.
-    """
-
-    load: Callable[[], PrefixInputs]
-    decoding: Decoding = field(default_factory=Decoding)
-    samples: int = 1
-    tag: Any = None
-    group: int | None = None
-    on_token: Callable[[int, int, Sequence[int], Sequence[torch.Tensor]], None] | None = None
-    cancelled: bool = field(default=False, init=False)
-
-    def __post_init__(self):
-        if self.samples < 1 or (self.samples > 1 and not self.decoding.do_sample):
-            raise EngineError(
-                f"{self.samples} samples: give at least 1, and do_sample=True for more than one"
-            )
-        if self.decoding.seed is None:  # fixed now: an answer that is begun again must be the same
-            self.decoding = replace(self.decoding, seed=random.getrandbits(32))
-
-    def cancel(self) -> None:
-        """Answer nothing more of this job; it comes back finished, with what it has, soon."""
-        self.cancelled = True
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A job at its end.
-
-    Attributes:
-        job: as it was given.
-        answers: per question its samples; None for what was cancelled. Empty after an error.
-        error: what its loading raised, or why its answers cannot be used.
-    """
-
-    job: Job
-    answers: Sequence[Sequence[Answer | None]] = ()
-    error: Exception | None = None
-
-    def first_answers(self) -> list[Answer]:
-        """Return the one answer to every question.
-
-        Raises:
-            Exception: the job's error.
-        """
-        if self.error is not None:
-            raise self.error
-        return [samples[0] for samples in self.answers]
-
-
-class Source(Protocol):
-    """Where jobs come from."""
-
-    def get(self, wait: bool) -> Job | None:
-        """Return the next job; None if there is none now, or, having waited, none any more."""
-
-
-class _Given:
-    """Jobs of an iterable, each taken when it is needed."""
-
-    def __init__(self, jobs: Iterable[Job]):
-        self.jobs = iter(jobs)
-
-    def get(self, wait: bool) -> Job | None:
-        return next(self.jobs, None)
-
-
-@dataclass(eq=False)
-class _Open:
-    """A job whose inputs are there and whose answers are not all."""
-
-    job: Job
-    inputs: PrefixInputs
-    suffixes: list[list[int]]
-    answers: list[list[Answer | None]]
-    missing: int
-
-
-@dataclass(frozen=True)
-class _Tag:
-    """Which answer a row is."""
-
-    owner: _Open
-    question: int
-    sample: int
 
 
 class Engine:
@@ -183,8 +77,8 @@ class Engine:
         """
         if isinstance(jobs, Job):
             jobs = [jobs]
-        source = jobs if hasattr(jobs, "get") else _Given(jobs)
-        run = _Run(self, source)
+        source = jobs if hasattr(jobs, "get") else Given(jobs)
+        run = Run(self, source)
         try:
             yield from run.finished()
         finally:
@@ -206,17 +100,18 @@ class Engine:
         """
         rows = [
             Row(None, suffix, decoding, decoding.generator(number, self.model.device))
-            for number, suffix in enumerate(_suffixes(inputs))
+            for number, suffix in enumerate(inputs.suffix_ids())
         ]
-        self.generate_alone(self.encode(inputs), rows)
+        self.generate_alone(self.encode(inputs, whole_pass=True), rows)
         return [self.read(row, inputs.duration) for row in rows]
 
     # ------------------------------------------------------------------ what a run asks for
 
-    def encode(self, inputs: PrefixInputs) -> SharedPrefix:
-        """Run the model over a video, once."""
+    def encode(self, inputs: PrefixInputs, whole_pass: bool = False) -> SharedPrefix:
+        """Run the model over a video, once; see `encode_prefix` of the model."""
         with self.timed("encode_videos"):
-            return self.model.encode_prefix(**self._on_device(inputs.prefix))
+            prefix = self._on_device(inputs.prefix)
+            return self.model.encode_prefix(**prefix, whole_pass=whole_pass)
 
     def batch(self) -> Batch:
         """Return an empty batch."""
@@ -295,216 +190,6 @@ class Engine:
     def timed(self, name: str) -> _Timed:
         """Return a context whose seconds count as this kind of work."""
         return _Timed(self.seconds, name, self.model.device)
-
-
-class _Run:
-    """The jobs of one call: which wait, which are being answered."""
-
-    def __init__(self, engine: Engine, source: Source):
-        self.engine, self.batch = engine, engine.batch()
-        self.loader = _Loader(source, engine.workers)
-        self.waiting: deque[_Tag] = deque()  # answers that have not entered, in order
-        self.prefix: tuple[_Open, SharedPrefix] | None = None  # of the job that enters now
-        self.group: int | None = None  # of the job that entered last
-        self.ready: deque[Finished] = deque()
-
-    def finished(self) -> Iterator[Finished]:
-        while True:
-            self._let_in()
-            yield from self._take_ready()
-            if not self.batch.rows:
-                if not self.waiting and self.loader.is_done:
-                    return
-                continue
-            with self.engine.timed("answer"):
-                ended = self.batch.choose()
-                self._report()
-                cancelled = [row for row in self.batch.rows if row.tag.owner.job.cancelled]
-                gone = list(dict.fromkeys([*ended, *cancelled]))
-                self.batch.leave(gone)
-                for row in gone:
-                    self._end(row.tag, row if row in ended else None)
-                for row in reversed(self.batch.feed()):
-                    self._begin_again(row)
-            yield from self._take_ready()
-
-    def _take_ready(self) -> Iterator[Finished]:
-        while self.ready:
-            yield self.ready.popleft()
-
-    # ------------------------------------------------------------------ entering
-
-    def _let_in(self) -> None:
-        """Let answers enter while there is room; open another job when none waits."""
-        while True:
-            if not self.waiting and not self._open():
-                return
-            if not self.waiting:
-                continue
-            owner = self.waiting[0].owner
-            together = [tag for tag in self.waiting if tag.owner is owner]
-            if owner.job.cancelled:
-                for tag in together:
-                    self.waiting.remove(tag)
-                    self._end(tag, None)
-                continue
-            length = owner.inputs.prefix["input_ids"].shape[1]
-            count = self.batch.room(length, [owner.suffixes[tag.question] for tag in together])
-            if count == 0:
-                return
-            prefix = self._prefix_of(owner)
-            rows = [self._row(self.waiting.popleft()) for _ in range(count)]
-            with self.engine.timed("answer"):
-                if self.engine.can_stack(prefix):
-                    self.batch.enter(prefix, rows)
-                else:
-                    self.engine.generate_alone(prefix, rows)
-                    for row in rows:
-                        self._end(row.tag, row)
-            if not self.waiting or self.waiting[0].owner is not owner:
-                self.prefix = None  # its memory goes to those that come
-
-    def _open(self) -> bool:
-        """Take the next job whose inputs are there; say whether there was one."""
-        wait = not self.batch.rows and not self.ready
-        following = self.loader.following()
-        if following is not None and following.group is not None:
-            if self.batch.rows and following.group != self.group:
-                return False
-            # When a job enters must not depend on how fast it was loaded.
-            wait = len(self.batch.rows) < self.engine.max_rows
-        started = time.perf_counter()
-        taken = self.loader.take(wait)
-        if wait:
-            self.engine.seconds["wait_for_videos"] += time.perf_counter() - started
-        if taken is None:
-            return False
-        job, future = taken
-        if (error := future.exception()) is not None:
-            self.ready.append(Finished(job, error=error))
-            return True
-        if job.group != self.group:
-            self.group = job.group
-            self.batch.forget()
-        inputs = future.result()
-        suffixes = _suffixes(inputs)
-        answers = [[None] * job.samples for _ in suffixes]
-        owner = _Open(job, inputs, suffixes, answers, len(suffixes) * job.samples)
-        for question in range(len(suffixes)):
-            self.waiting += [_Tag(owner, question, sample) for sample in range(job.samples)]
-        if not suffixes:
-            self.ready.append(Finished(job))
-        return True
-
-    def _prefix_of(self, owner: _Open) -> SharedPrefix:
-        if self.prefix is None or self.prefix[0] is not owner:
-            self.prefix = None
-            self.prefix = owner, self.engine.encode(owner.inputs)
-        return self.prefix[1]
-
-    def _row(self, tag: _Tag) -> Row:
-        decoding = tag.owner.job.decoding
-        number = tag.question * tag.owner.job.samples + tag.sample
-        generator = decoding.generator(number, self.engine.model.device)
-        times = tag.owner.inputs.suffix_times
-        given = None if times is None else times[tag.question]
-        return Row(tag, tag.owner.suffixes[tag.question], decoding, generator, given)
-
-    def _begin_again(self, row: Row) -> None:
-        """Let a row that had no room wait at the front; it will be the same answer."""
-        self.waiting.appendleft(row.tag)
-        if (listener := row.tag.owner.job.on_token) is not None:
-            listener(row.tag.question, row.tag.sample, (), ())
-
-    # ------------------------------------------------------------------ ending
-
-    def _report(self) -> None:
-        for row in self.batch.rows:
-            if (listener := row.tag.owner.job.on_token) is not None:
-                listener(row.tag.question, row.tag.sample, row.ids, row.intervals)
-
-    def _end(self, tag: _Tag, row: Row | None) -> None:
-        """Keep an answer; None for one that was cancelled. The last one finishes the job."""
-        owner = tag.owner
-        if owner.missing == 0:
-            return  # its error was reported
-        if row is not None:
-            try:
-                answer = self.engine.read(row, owner.inputs.duration)
-            except EngineError as error:
-                owner.missing = 0
-                owner.job.cancel()
-                self.ready.append(Finished(owner.job, error=error))
-                return
-            owner.answers[tag.question][tag.sample] = answer
-        owner.missing -= 1
-        if owner.missing == 0:
-            self.ready.append(Finished(owner.job, owner.answers))
-
-
-def _suffixes(inputs: PrefixInputs) -> list[list[int]]:
-    ids, mask = inputs.suffixes["input_ids"], inputs.suffixes["attention_mask"].bool()
-    return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
-
-
-class _Loader:
-    """Prepares the inputs of the next jobs in background threads.
-
-    Threads are enough: decoding, resizing and tokenising all work without Python's lock.
-    """
-
-    def __init__(self, source: Source, workers: int):
-        self.source, self.workers = source, workers
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="video")
-        self.loading: deque[tuple[Job, Future[PrefixInputs]]] = deque()
-        self.is_done = False
-
-    def following(self) -> Job | None:
-        """The next job, if one has come; it stays."""
-        self._fill()
-        return self.loading[0][0] if self.loading else None
-
-    def take(self, wait: bool) -> tuple[Job, Future[PrefixInputs]] | None:
-        """Return a job whose inputs are there, or, having waited, None at the end of all jobs.
-
-        Jobs of a group come in order, others as they are loaded.
-
-        Args:
-            wait: until the first one is ready, or comes.
-        """
-        self._fill()
-        if not self.loading:
-            if not wait:
-                return None
-            if (job := self.source.get(wait=True)) is None:
-                self.is_done = True
-                return None
-            self._submit(job)
-        while True:
-            in_order = self.loading[0][0].group is not None
-            for entry in islice(self.loading, 1 if in_order else None):
-                if entry[0].group is not None and not in_order:
-                    break
-                if entry[1].done():
-                    self.loading.remove(entry)
-                    return entry
-            if not wait:
-                return None
-            # Not for ever: others may come meanwhile whose inputs are there sooner.
-            wait_for([future for _, future in self.loading], 0.05, FIRST_COMPLETED)
-            self._fill()
-
-    def _fill(self) -> None:
-        while len(self.loading) <= self.workers:
-            if (job := self.source.get(wait=False)) is None:
-                return
-            self._submit(job)
-
-    def _submit(self, job: Job) -> None:
-        self.loading.append((job, self.pool.submit(job.load)))
-
-    def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Timed:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from distime.errors import DisTimeError
+
+_PIECE = 1024  # tokens whose weights lie in the processor's cache with room to spare
 
 
 class EngineError(DisTimeError):
@@ -75,6 +78,25 @@ class Decoding:
         return torch.Generator(device).manual_seed(((self.seed or 0) * 1_000_003 + number) % 2**63)
 
 
+def logits_of(head: nn.Module, hidden: Tensor) -> Tensor:
+    """Run the output head over a few rows, piece by piece where that is faster.
+
+    A CPU's library of matrices reads a wide weight slowly for more than one row and fewer than
+    about fifty: 16 rows and 151,674 tokens take 83 ms at once and 59 in pieces.
+
+    Args:
+        head: from C numbers to the vocabulary.
+        hidden: `(rows, C)`.
+
+    Returns:
+        `(rows, vocabulary)`.
+    """
+    is_plain = type(head) is nn.Linear and head.bias is None and hidden.dtype == torch.float32
+    if not is_plain or hidden.device.type != "cpu" or not 1 < len(hidden) < 50:
+        return head(hidden)
+    return torch.cat([linear(hidden, piece) for piece in head.weight.split(_PIECE)], dim=-1)
+
+
 def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator | None) -> Tensor:
     """Draw a token.
 
@@ -117,12 +139,13 @@ def choose(
     """
     logits = logits.float()
     for row, (decoding, length) in enumerate(zip(decodings, lengths, strict=True)):
+        never = list(decoding.never_ids)
         if length < decoding.min_new_tokens:
             # A token that ends an answer as a part of it may be the last one that is needed.
             stops = decoding.stop_ids if length + 1 < decoding.min_new_tokens else ()
-            logits[row, [end_id, *stops]] = -torch.inf
-        if decoding.never_ids:
-            logits[row, list(decoding.never_ids)] = -torch.inf
+            never += [end_id, *stops]
+        for token in never:  # by number: a list would have to be sent to the device
+            logits[row, token] = -torch.inf
     tokens = logits.argmax(-1)
     for row, (decoding, generator) in enumerate(zip(decodings, generators, strict=True)):
         if generator is not None:

@@ -7,7 +7,8 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 
-from distime.engine.engine import Engine, Finished, Job
+from distime.engine.engine import Engine
+from distime.engine.jobs import Finished, Job
 from distime.engine.sampling import EngineError
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Service:
         self._thread.join()
 
     def get(self, wait: bool) -> Job | None:
-        """The next job, for the engine; see `distime.engine.engine.Source`."""
+        """The next job, for the engine; see `distime.engine.jobs.Source`."""
         with self._changed:
             while wait and not self._given and not self._closed:
                 self._changed.wait()

@@ -23,12 +23,14 @@ class _Window:
         first: first row.
         last: one behind the last row.
         starts: column of the first new token, one for all rows or `(rows,)`, one each.
+        rows: `(rows,)`, their numbers from 0, where each has a column of its own.
         width: columns that are read.
     """
 
     first: int = 0
     last: int = 0
     starts: int | Tensor = 0
+    rows: Tensor | None = None
     width: int = 0
 
     def put(self, buffer: Tensor, new: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ class _Window:
         if isinstance(self.starts, int):
             rows[:, :, self.starts : self.starts + new.shape[2]] = new
         else:
-            rows[torch.arange(len(rows), device=rows.device), :, self.starts] = new[:, :, 0]
+            rows[self.rows, :, self.starts] = new[:, :, 0]
         return rows[:, :, : self.width]
 
 
@@ -133,3 +135,5 @@ class Slots(Cache):
         """Say where the next pass of the model writes, and how many columns it reads."""
         window = self.window
         window.first, window.last, window.starts, window.width = first, last, starts, width
+        if isinstance(starts, Tensor):
+            window.rows = torch.arange(last - first, device=starts.device)

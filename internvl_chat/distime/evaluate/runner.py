@@ -217,7 +217,13 @@ def finish(
     if settings.score:
         only = {benchmark.scored_key(query) for query in queries} if settings.limit else None
         try:
-            score = benchmarks.score(settings.benchmark, path, settings.ground_truth, only=only)
+            score = benchmarks.score(
+                settings.benchmark,
+                path,
+                settings.ground_truth,
+                only=only,
+                **(settings.score_options or {}),
+            )
             score.write(out_dir / "score.json")
         except FileError as error:
             problem = f"the answers are in {path}, but cannot be scored: {error}"

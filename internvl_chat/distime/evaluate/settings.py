@@ -19,6 +19,7 @@ from distime.benchmarks import add_file, benchmarks, find, of_file
 from distime.benchmarks.base import Benchmark, SettingsError
 from distime.files import read_json
 from distime.model.attention import ATTENTION
+from distime.model.heads import DEFAULT_HEAD, head_class, saved_head
 from distime.model.hub import is_model, why_no_checkpoint
 
 DTYPES = ("bf16", "fp16", "fp32")
@@ -55,6 +56,9 @@ class Settings:
     )
     ground_truth: Path | None = _setting(
         None, "what the metric reads (default: the benchmark's file beside the annotation)"
+    )
+    score_options: dict[str, str] | None = _setting(
+        None, "what the metric of this benchmark can be told, by name (`Benchmark.score_options`)"
     )
     limit: int | None = _setting(None, "ask only the first N queries")
     score: bool = _setting(True, "leave out the metric")
@@ -149,6 +153,9 @@ class Settings:
             choices, value = one.metadata.get("choices"), getattr(self, one.name)
             if choices and value is not None and not isinstance(value, bool):
                 _expect(value in choices, one.name, value, f"choose one of {', '.join(choices)}")
+        for name, value in (self.score_options or {}).items():
+            known = name in find(self.benchmark).score_options
+            _expect(known, name, value, f"{self.benchmark} does not take it; leave it out")
         stages = find(self.benchmark).stages
         if self.stage not in (stages or (None,)):
             mend = f"choose stage {' or '.join(map(str, stages))}" if stages else "leave it out"
@@ -201,6 +208,14 @@ class Settings:
             f"it {why_no_checkpoint(self.checkpoint)} (`hf download NAME --local-dir FOLDER` "
             "fetches one)",
         )
+        if self.dump_distributions:
+            head = saved_head(self.checkpoint) or DEFAULT_HEAD
+            _expect(
+                head_class(head).has_distribution,
+                "dump-distributions",
+                self.dump_distributions,
+                f"the time head {head} of the checkpoint has none; leave it out",
+            )
 
     def _fill_in(self, benchmark: type[Benchmark]) -> None:
         self.annotation = self.annotation or (

@@ -269,7 +269,7 @@ class TimeMixin(TimeGeneration, Seam):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | slice | Tensor = 0,
         group_ids: Tensor | None = None,
         sample_ids: Tensor | None = None,
         loss_weight: Tensor | None = None,
@@ -303,7 +303,7 @@ class TimeMixin(TimeGeneration, Seam):
             past_key_values: the same, by the name that transformers used before 5.24.
             inputs_embeds: `(B, T, C)` instead of `input_ids` (inference only).
             use_cache: return a cache.
-            logits_to_keep: number of last positions to compute logits for, 0 for all.
+            logits_to_keep: number of last positions to compute logits for, 0 for all; or which.
             group_ids: `(B, T)` packing with shared prefixes, see `distime.model.packing`.
             sample_ids: `(B, T)` likewise; samples are numbered from 0 over the batch.
             loss_weight: `(B, T)` weight of every token in the text loss.

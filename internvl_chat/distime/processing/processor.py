@@ -63,6 +63,11 @@ class PrefixInputs:
     duration: float
     suffix_times: Sequence[Tensor] | None = None
 
+    def suffix_ids(self) -> list[list[int]]:
+        """Return the ids of each suffix, without padding."""
+        ids, mask = self.suffixes["input_ids"], self.suffixes["attention_mask"].bool()
+        return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+
 
 class DisTimeProcessor:
     """Turns videos and questions into model inputs, and model outputs into answers.

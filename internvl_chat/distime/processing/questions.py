@@ -8,11 +8,11 @@ from __future__ import annotations
 JOIN = {"train": "\n", "demo": ""}
 """What stands between the frames and the question; each benchmark has its own `join`."""
 
-YOUCOOK2_CAPTIONING = (
+STEP_CAPTIONING = (
     "Identify and localize a series of steps or actions occurring in the video, providing start "
     "and end timestamps and related descriptions."
 )
-ANET_CAPTIONING = (
+EVENT_CAPTIONING = (
     "Localize a series of activity events in the video, output the start and end timestamp for "
     "each event, and describe each event with sentences."
 )

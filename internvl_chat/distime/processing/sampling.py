@@ -4,7 +4,7 @@ Three published rules pick ``num_frames`` indices from a video of ``total`` fram
 
 * ``eval``: about the centres of equal segments, optionally inside a bound of seconds;
 * ``train``: one random frame from each of ``num_frames`` segments;
-* ``longvideobench``: the midpoints of equal segments, repeated when the video is too short.
+* ``midpoints``: the midpoints of equal segments, repeated when the video is too short.
 
 Where the frame rate varies, frames counted evenly are not spread evenly over the time (a screen
 recording may have all its frames in its last seconds): ``by_time`` goes by seconds there, and is
@@ -158,10 +158,10 @@ def eval_frame_indices(
     return [min(max(index, first_index), last) for index in indices]
 
 
-def longvideobench_frame_indices(total: int, num_frames: int) -> list[int]:
-    """Pick `num_frames` of `total` frames as the LongVideoBench script does.
+def midpoint_frame_indices(total: int, num_frames: int) -> list[int]:
+    """Pick the midpoints of `num_frames` equal segments of `total` frames.
 
-    The midpoints of equal segments; a video with fewer frames gives each once, then its last again.
+    A video with fewer frames gives each once, then its last again.
     """
     _check_counts(total, num_frames)
     wanted = min(num_frames, total)
@@ -203,6 +203,7 @@ class Rule(NamedTuple):
         takes_bound: whether it can look at a part of the video.
         takes_rng: whether it can choose at random.
         counts_frames: whether it takes frames as evenly spread over the time.
+        rounds_duration: whether the video's duration is rounded to 0.01 s, as times are.
     """
 
     choose: Callable[
@@ -212,6 +213,7 @@ class Rule(NamedTuple):
     takes_bound: bool = False
     takes_rng: bool = False
     counts_frames: bool = True
+    rounds_duration: bool = True
 
 
 RULES: dict[str, Rule] = {}
@@ -253,11 +255,11 @@ def _train(
     return indices, frame_times(reader, indices)
 
 
-@sampler("longvideobench")
-def _longvideobench(
+@sampler("midpoints", rounds_duration=False)
+def _midpoints(
     reader: VideoReader, num_frames: int, bound: Bound | None, rng: random.Random | None
 ) -> tuple[list[int], list[float]]:
-    indices = longvideobench_frame_indices(reader.num_frames, num_frames)
+    indices = midpoint_frame_indices(reader.num_frames, num_frames)
     return indices, frame_times(reader, indices)
 
 
@@ -323,9 +325,9 @@ def sample_indices(
     """Return (indices, times in seconds, duration in seconds) for an open video, decoding nothing.
 
     `rule` is one of `RULES`; `bound` (start, end) in seconds and `rng` (None: the middle of each
-    segment) belong to those that take them. Times and duration are rounded to 0.01 s, except
-    LongVideoBench's duration, which its script leaves unrounded. A duration that would round to 0
-    is kept as it is, so that times can be divided by it.
+    segment) belong to those that take them. Times and duration are rounded to 0.01 s, except the
+    duration under ``midpoints``, which its published script leaves unrounded. A duration that
+    would round to 0 is kept as it is, so that times can be divided by it.
 
     Raises ValueError for a rule or an argument that does not fit, VideoError for a video of zero
     duration.
@@ -349,7 +351,7 @@ def sample_indices(
         # rounds NumPy numbers, the published training Python's.
         times = [float(np.round(time, 2)) for time in times]
     duration = reader.duration
-    if rule != "longvideobench":
+    if RULES[rule].rounds_duration:
         duration = round(duration, 2) or duration
     return indices, times, duration
 

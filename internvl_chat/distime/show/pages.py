@@ -127,9 +127,9 @@ def _write_index(path: Path, written: Sequence[_Written]) -> Path:
             + [one.counts.get("queries", ""), one.counts.get("answered", "")]
             for one in runs
         ]
-        published = [entry.released.get(metric, "") for metric in metrics]
-        if entry.released:
-            rows.append(["published 1B predictions", *published, "", ""])
+        for size, values in entry.published_models().items():
+            published = [values.get(metric, "") for metric in metrics]
+            rows.append([f"published {size} predictions", *published, "", ""])
         body.append(f"<h2>{html.escape(title)}</h2>")
         body.append(table_html(rows, ["percent", *metrics, "queries", "answered"]))
     write_page(path, "Runs", body)

@@ -207,18 +207,18 @@ def facts_html(description: Mapping[str, Any]) -> str:
 
 
 def metrics_html(score: Result | None, benchmark: str) -> str:
-    """The metrics in percent, beside those of the published 1B predictions."""
+    """The metrics in percent, beside those of the published predictions, 1B and 8B."""
     if score is None:
         return note(
             "No metrics: there is no score.json of this run. The command that answered the "
-            "queries writes it unless --no-score or --limit was given."
+            "queries writes it unless --no-score was given."
         )
-    published = find(benchmark).released
+    published = find(benchmark).published_models()
     rows = [[name, value] for name, value in score.metrics.items()]
     header = ["percent", "this run"]
-    if published:
-        rows = [[*row, published.get(row[0], "")] for row in rows]
-        header.append("published 1B predictions")
+    for size, values in published.items():
+        rows = [[*row, values.get(row[0], "")] for row in rows]
+        header.append(f"published {size} predictions")
     parts = ["<h2>Metrics</h2>", table_html(rows, header)]
     if published:
         words = "The published ones answer the official queries; compare only such runs."

@@ -83,18 +83,26 @@ def glimpse_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
     shown = train_frame_indices(spec.num_frames, FRAMES["glimpse"])
     answers = {_visible_at(spec, number / spec.fps) for number in shown}
     seen = [event for event in spec.events if f"{_name(event)}." in answers]
-    return _relations(spec, shown, seen, rng)
+    return relations(spec, shown, seen, rng)
 
 
 def relation_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
     """What is at a time, whether something appears, and two groundings."""
     shown = train_frame_indices(spec.num_frames, FRAMES["relate"])
-    return _relations(spec, rng.sample(shown, _TIMES_PER_VIDEO), spec.events, rng)
+    return relations(spec, rng.sample(shown, _TIMES_PER_VIDEO), spec.events, rng)
 
 
-def _relations(
+def relations(
     spec: SyntheticVideo, frames: Sequence[int], seen: Sequence[Event], rng: random.Random
 ) -> list[dict]:
+    """What is visible in each of some frames, whether something appears, and two groundings.
+
+    Args:
+        spec: the video.
+        frames: that are asked about, best among those that a model is shown.
+        seen: the events that it can know of.
+        rng: of what is asked.
+    """
     items = _times(spec, frames)
     items += _existences(spec, [_name(event) for event in seen], rng)
     asked = rng.sample(seen, min(len(seen), _GROUNDINGS_PER_VIDEO))

@@ -15,6 +15,12 @@ from pathlib import Path
 from distime import paths
 from distime.benchmarks import benchmarks
 from distime.benchmarks.base import Benchmark
+from distime.errors import DisTimeError
+from distime.model.heads import DEFAULT_HEAD, saved_head
+
+
+class StageError(DisTimeError):
+    """A stage could not be trained; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -59,36 +65,65 @@ def train_stage(
     processes = 2 if (os.cpu_count() or 1) > 1 and stage.batch_size % 2 == 0 else 1
     _call(
         "shell/distime/launch.sh",
-        "--model_name_or_path", start,
-        "--output_dir", out,
-        "--meta_path", meta,
-        "--max_steps", str(stage.steps),
-        "--learning_rate", str(stage.learning_rate),
-        "--lr_scheduler_type", stage.schedule,
-        "--warmup_steps", "20",
-        "--adam_beta2", "0.98",
-        "--freeze_backbone", str(not stage.sees),
-        "--group_by_length", "True",
-        "--max_grad_norm", "1",
-        # A mean over boundaries learns faster here than the published sum over 32.
-        "--distribution_loss_reduction", "mean",
-        "--share_video_prefix", "True",
-        "--max_items_per_group", str(stage.items),
-        "--min_num_frame", str(num_frames),
-        "--max_num_frame", str(num_frames),
-        "--sampling_method", "middle",
-        "--cache_samples", "True",
-        "--seed", str(seed),
-        "--logging_steps", "50",
-        "--save_strategy", "no",
-        "--report_to", "none",
-        *flags,
+        *stage_flags(start, out, meta, stage, num_frames, seed, *flags),
         GPUS=str(processes),
         BATCH_SIZE=str(stage.batch_size),
         PER_DEVICE_BATCH_SIZE=str(stage.batch_size // processes),
         OMP_NUM_THREADS="1",
         OMP_WAIT_POLICY="PASSIVE",
-    )  # fmt: skip
+    )
+
+
+def train_stage_here(
+    start: Path, out: Path, meta: Path, stage: Stage, num_frames: int, seed: int, *flags: str | Path
+) -> None:
+    """As `train_stage`, but in this process: many short stages then start without delay.
+
+    Raises:
+        StageError: training failed; the log says why.
+    """
+    from distime.train import finetune
+
+    here = ("--per_device_train_batch_size", str(stage.batch_size))
+    here += ("--use_cpu", "True", "--cpu_threads", "1")
+    words = stage_flags(start, out, meta, stage, num_frames, seed, *here, *flags)
+    if code := finetune.main(words):
+        raise StageError(f"{out}: training ended with exit code {code}; the log says why")
+
+
+def stage_flags(
+    start: Path, out: Path, meta: Path, stage: Stage, num_frames: int, seed: int, *flags: str | Path
+) -> list[str]:
+    """Flags of training with which `train_stage` trains a stage, those of its batches apart."""
+    head = dict(zip(flags, flags[1:], strict=False)).get("--time_head") or saved_head(start)
+    own = {
+        "model_name_or_path": start,
+        "output_dir": out,
+        "meta_path": meta,
+        "max_steps": stage.steps,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": stage.schedule,
+        "warmup_steps": 20,
+        "adam_beta2": 0.98,
+        "freeze_backbone": not stage.sees,
+        "group_by_length": True,
+        "max_grad_norm": 1,
+        "share_video_prefix": True,
+        "max_items_per_group": stage.items,
+        "min_num_frame": num_frames,
+        "max_num_frame": num_frames,
+        "sampling_method": "middle",
+        "cache_samples": True,
+        "seed": seed,
+        "logging_steps": 50,
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+    if head in (None, DEFAULT_HEAD):
+        # A mean over boundaries learns faster here than the published sum over 32.
+        own["distribution_loss_reduction"] = "mean"
+    words = [word for name, value in own.items() for word in (f"--{name}", value)]
+    return list(map(str, [*words, *flags]))
 
 
 def evaluate_stage(

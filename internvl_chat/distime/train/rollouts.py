@@ -131,14 +131,15 @@ def draw(
 
     def job(number: int) -> Job:
         group, prefix, asked = groups[number]
-        places = " ".join(one.place for one in asked)
+        # Without the folder: the same data elsewhere give the same run.
+        places = " ".join(one.place.rpartition("/")[-1] for one in asked)
         digest = hashlib.sha256(f"{seed} {places}".encode()).digest()
 
         def keep(question: int, sample: int, ids: Sequence[int], intervals: Sequence[Tensor]):
             kept[number][question, sample] = Drawn(ids, intervals)  # both grow to the answer's end
 
         return Job(
-            lambda: _inputs(engine.processor, group, prefix, asked),
+            lambda: inputs_of(engine.processor, group, prefix, asked),
             replace(decoding, seed=int.from_bytes(digest[:4])),
             samples,
             group=0,  # in order, whichever is ready first: then even last bits are the same
@@ -159,9 +160,10 @@ def draw(
     ]
 
 
-def _inputs(
+def inputs_of(
     processor: DisTimeProcessor, group: SampleGroup, prefix: list[int], asked: Sequence[Asked]
 ) -> PrefixInputs:
+    """The engine's inputs of a group, from what `split` made of it."""
     media = {
         "pixel_values": group.pixel_values,
         "frame_times": group.frame_times,

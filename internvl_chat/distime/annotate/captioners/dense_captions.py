@@ -12,7 +12,7 @@ from distime.annotate.locator import rounded
 from distime.annotate.records import Caption, Captioned
 from distime.data.problems import show
 from distime.evaluate.settings import checkpoint_digest
-from distime.processing.questions import ANET_CAPTIONING
+from distime.processing.questions import EVENT_CAPTIONING
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class DenseCaptions(Captioner):
         """See `Annotator.outcomes`."""
         from distime.annotate.asking import ask
 
-        asked = ((clip, [ANET_CAPTIONING]) for clip in clips)
+        asked = ((clip, [EVENT_CAPTIONING]) for clip in clips)
         for clip, answers in ask(self.model, asked, self.settings.max_new_tokens):
             (answer,) = answers
             if isinstance(answer, Exception):
@@ -62,7 +62,7 @@ def _outcome(clip: Clip, answer: Answer) -> Outcome:
     for event in answer.events:
         if is_caption(event.text):
             location = rounded(event.start, event.end, event.confidence, answer.duration)
-            captions.append(Caption(event.text, location))
+            captions.append(Caption(" ".join(event.text.split()), location))
         else:
             wordless += 1
     if not captions:

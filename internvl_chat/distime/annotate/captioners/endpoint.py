@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from distime.annotate.annotator import Clip, Outcome, UnusableError
 from distime.annotate.caption_texts import read_captions, read_prompt
 from distime.annotate.captioner import Captioner
-from distime.annotate.records import AnnotationFolder, Captioned
+from distime.annotate.records import AnnotationFolder, Caption, Captioned
 from distime.benchmarks.base import SettingsError
 from distime.data.problems import printable
 from distime.errors import DisTimeError
@@ -162,7 +162,7 @@ class Endpoint(Captioner):
         picture.save(file, "JPEG", quality=85)
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
-    def _captions(self, body: bytes, clip: Clip) -> tuple[list, list[str]]:
+    def _captions(self, body: bytes, clip: Clip) -> tuple[list[Caption], list[str]]:
         """Ask until there is an answer with captions in it; garbage is asked again, too."""
         if len(body) > MAX_REQUEST:
             raise UnusableError(
@@ -174,15 +174,11 @@ class Endpoint(Captioner):
             return read_captions(json.loads(kept.read_text(encoding="utf-8"))["answer"])
         failures: list[str] = []
         while True:
-            pause = 0.0
             try:
-                answer = self._post(body)
-                captions, notes = read_captions(answer)
+                answer, captions, notes = self._post(body)
             except _TryAgainError as error:
                 failures.append(str(error))
                 pause = error.pause
-            except UnusableError as error:
-                failures.append(str(error))
             else:
                 write_json(kept, {"model": self.target, "answer": answer})
                 return captions, [*notes, *self._tried(failures)]
@@ -204,8 +200,8 @@ class Endpoint(Captioner):
         digest = hashlib.sha256(body).hexdigest()
         return self.cache / digest[:2] / f"{digest}.json"
 
-    def _post(self, body: bytes) -> str:
-        """Return the answer's words.
+    def _post(self, body: bytes) -> tuple[str, list[Caption], list[str]]:
+        """Return the answer's words, its captions, and notes on what was none.
 
         Raises:
             _TryAgainError: the same request may succeed later.
@@ -225,10 +221,13 @@ class Endpoint(Captioner):
         try:
             answer = json.loads(content)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError):
-            raise UnusableError(f"the endpoint's answer is no chat completion: {said}") from None
+            raise _TryAgainError(f"the answer is no chat completion: {said}") from None
         if not isinstance(answer, str) or not answer.strip():
-            raise UnusableError("the endpoint's answer is empty")
-        return answer
+            raise _TryAgainError("the answer is empty")
+        try:
+            return answer, *read_captions(answer)
+        except UnusableError as error:
+            raise _TryAgainError(str(error)) from None
 
     def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Send a request; return status, headers and content of the reply, all of it in time."""

@@ -21,7 +21,7 @@ from distime.engine import Service
 from distime.errors import DisTimeError
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event
-from distime.processing.questions import ANET_CAPTIONING, moment_retrieval_question
+from distime.processing.questions import EVENT_CAPTIONING, moment_retrieval_question
 from distime.processing.sampling import VideoSample
 from distime.processing.video import looks_like_video, open_video
 from distime.show.clips import srt
@@ -125,7 +125,7 @@ class Responder:
         """
         words = self._check_question(mode, question)
         path = self.check_video(video)
-        asked = {FIND: moment_retrieval_question(words), LIST: ANET_CAPTIONING, ASK: words}[mode]
+        asked = {FIND: moment_retrieval_question(words), LIST: EVENT_CAPTIONING, ASK: words}[mode]
         try:
             begun = time.perf_counter()
             self.check_length(path)

@@ -24,7 +24,6 @@ from distime.data.dataset import SampleGroup
 from distime.engine import Decoding, Engine
 from distime.model.losses import mean_per_sample
 from distime.model.modeling import DisTimeOutput
-from distime.model.time_modules import time_log_prob
 from distime.model.token_index import IGNORED_LABEL
 from distime.processing.prompt import Encoded
 from distime.train.chosen_rewards import Scene, read_rewards
@@ -97,8 +96,7 @@ class GRPO(Objective):
     ) -> None:
         """Refuse what cannot be sampled from or would do nothing; see `Objective.check`."""
         refuse_without_distribution(arguments, training)
-        losses = ("text_loss_weight", "distribution_loss_weight", "iou_loss_weight")
-        for name in (*losses, "distribution_loss_reduction"):
+        for name in ("text_loss_weight", "distribution_loss_weight", "iou_loss_weight"):
             if getattr(arguments, name) is not None:
                 raise ArgumentError(f"--{name} does nothing with --objective grpo: leave it out")
         config = getattr(training, "hf_deepspeed_config", None)
@@ -300,7 +298,7 @@ class GRPO(Objective):
         logits[:, self.never] = -torch.inf
         log_probs = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         times, _ = supervised_times(batch, self.time_token_id)
-        of_times = time_log_prob(outputs.time_logits / temperature, times)
+        of_times = self.engine.model.time_head.log_prob(outputs.time_logits / temperature, times)
         return log_probs.masked_scatter(
             labels == self.time_token_id, log_probs[labels == self.time_token_id] + of_times
         )

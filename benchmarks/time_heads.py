@@ -1,0 +1,219 @@
+"""Ways of saying when, on the toy: the paper's ablation of time heads, three seeds each.
+
+    python benchmarks/time_heads.py                          all of it, into ./time_heads
+    python benchmarks/time_heads.py --seeds 0 --steps 40     a quicker look
+
+Every time head of `distime.model.heads`, and those with tokens also without re-encoding predicted
+times, are trained from one start on the same lessons in the same order, and asked about the same
+held-out videos: one event a question, and all events of a video in one answer. The videos are
+smaller than those of the quickstart: 12 to 24 s, seen in 8 frames, with two or three squares whose
+colours tell them apart, so that little training will do. Finished parts are kept, and a table is
+printed of what there is.
+
+It shows that every head trains and answers. The toy is no evidence about the paper: its videos,
+its words and its model have next to nothing of real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from distime import DisTime
+from distime.evaluate import Settings, run
+from distime.files import write_json
+from distime.metrics.intervals import iou
+from distime.model.heads import HEAD_NAMES, head_class
+from distime.model.tokens import TIME_STAMP
+from distime.processing.sampling import train_frame_indices
+from distime.toy.curriculum import frame_items, grounding_items, relations, words
+from distime.toy.stages import Stage, synthetic_benchmark, train_stage_here
+from distime.toy.synthetic import COLORS, STRIDE, Event, SyntheticVideo, write_video
+from distime.toy.tiny import write_tiny_checkpoint
+
+SIZE, FPS, FRAMES = 64, 4, 8
+LIST = "List all that is visible, and when."
+DIGITS = " ".join(map(str, range(25)))  # seconds, and tenths
+LOOK_SHARE, LOOK_BATCH, BATCH = 0.4, 32, 16
+NOTE = "The toy is no evidence about the paper: it shows that every head trains and answers."
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """Name of each way -> its training flags."""
+    found = {}
+    for name in HEAD_NAMES:
+        found[name] = ("--time_head", name)
+        if not head_class(name).in_words:
+            found[f"{name}, not re-encoded"] = (*found[name], "--reencode_times", "False")
+    return found
+
+
+# ------------------------------------------------------------------ videos and lessons
+
+
+def squares(seed: int) -> SyntheticVideo:
+    """Invent a video in which squares come and go, one after the other."""
+    rng = random.Random(seed)
+    duration, count = rng.randint(12 * FPS, 24 * FPS) / FPS, rng.randint(2, 3)
+    colors = rng.sample(sorted(COLORS), count)
+    events = []
+    for number, color in enumerate(colors):  # each in its part of the video
+        part = duration / count
+        length = rng.uniform(3, part - 0.5)
+        start = number * part + rng.uniform(0, part - 0.5 - length)
+        first, last = round(start * FPS), round((start + length) * FPS)
+        events.append(Event(color, "square", first / FPS, last / FPS))
+    return SyntheticVideo(f"squares_{seed:07d}", seed, duration, FPS, SIZE, tuple(events))
+
+
+def write_squares(folder: Path, count: int, number: int) -> list[SyntheticVideo]:
+    """Write the first videos of a set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    specs = [squares(seed) for seed in range(number * STRIDE, number * STRIDE + count)]
+    for spec in specs:
+        write_video(spec, folder)
+    return specs
+
+
+def listing(spec: SyntheticVideo) -> dict:
+    """All events of a video in one answer, in their order."""
+    named = [f"{event.color} {event.shape} at {TIME_STAMP}" for event in spec.events]
+    turns = [("human", f"<video>\n{LIST}"), ("gpt", ", ".join(named) + ".")]
+    return {
+        "video": spec.file_name,
+        "tgt": [time for event in spec.events for time in (event.start, event.end)],
+        "conversations": [{"from": speaker, "value": text} for speaker, text in turns],
+    }
+
+
+def write_lessons(
+    specs: Sequence[SyntheticVideo], videos: Path, out: Path, seed: int
+) -> tuple[Path, Path]:
+    """Write what single frames show, and what is visible when; return the meta file of each."""
+    frames = out / "frames"
+    frames.mkdir(parents=True, exist_ok=True)
+    look, relate = [], []
+    for spec in specs:
+        rng = random.Random(f"{seed} {spec.name}")
+        look += frame_items(spec, frames, rng)
+        shown = train_frame_indices(spec.num_frames, FRAMES)
+        items = relations(spec, shown, spec.events, rng)
+        items += [*grounding_items(spec), listing(spec)]
+        relate += rng.sample(items, len(items))
+    metas = []
+    for name, root, lines in (("look", frames, look), ("relate", videos, relate)):
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_json(
+            meta := out / f"{name}.json",
+            {name: {"root": str(root.resolve()), "annotation": f"{name}.jsonl"}},
+        )
+        metas.append(meta)
+    return metas[0], metas[1]
+
+
+# ------------------------------------------------------------------ one way of one seed
+
+
+def listing_miou(checkpoint: Path, specs: Sequence[SyntheticVideo], videos: Path) -> float:
+    """Mean IoU (percent) of every event with the one of its place in the answer; 0 without one."""
+    model = DisTime.from_pretrained(checkpoint, device="cpu")
+    paths = [videos / spec.file_name for spec in specs]
+    answers = model.chat(paths, LIST, num_frames=FRAMES, max_new_tokens=64)
+    scores = []
+    for spec, answer in zip(specs, answers, strict=True):
+        found = [(event.start, event.end) for event in answer.events]
+        for place, event in enumerate(spec.events):
+            told = place < len(found)
+            scores.append(float(iou(found[place], (event.start, event.end))) if told else 0.0)
+    return 100 * mean(scores)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def run_seed(out: Path, seed: int, args: argparse.Namespace) -> None:
+    """Train and score every way with one seed."""
+    began = cpu_seconds()
+    train = write_squares(out / "videos" / "train", args.videos, 2 * seed)
+    held_out = write_squares(out / "videos" / "held_out", args.held_out, 2 * seed + 1)
+    annotation, truth = synthetic_benchmark().of_synthetic(held_out, out)
+    look, relate = write_lessons(train, out / "videos" / "train", out / "lessons", seed)
+    start, seeing = out / "start", out / "look"
+    if not (start / "config.json").is_file():
+        # Without a module of time, so that every head can start from it.
+        texts = [*words(), LIST, DIGITS, "at - seconds"]
+        write_tiny_checkpoint(start, texts, seed=seed, num_frames=FRAMES, time_head="text")
+    if not (seeing / "config.json").is_file():
+        steps = max(1, round(args.steps * LOOK_SHARE))
+        train_stage_here(start, seeing, look, Stage(steps, LOOK_BATCH, sees=True), 1, seed)
+    if not (out / "shared.json").is_file():
+        write_json(out / "shared.json", {"cpu_seconds": cpu_seconds() - began})
+    for name, flags in variants().items():
+        folder, began = out / name.replace(", ", "_").replace(" ", "_"), cpu_seconds()
+        if (folder / "scores.json").is_file():
+            continue
+        if not (folder / "model" / "config.json").is_file():
+            stage = Stage(args.steps, BATCH, items=12, schedule="cosine", sees=True)
+            train_stage_here(seeing, folder / "model", relate, stage, FRAMES, seed, *flags)
+        videos = out / "videos" / "held_out"
+        settings = Settings(
+            checkpoint=folder / "model", benchmark=synthetic_benchmark().name, device="cpu",
+            annotation=annotation, ground_truth=truth, video_root=videos,
+            out_dir=folder / "results", num_segments=FRAMES, max_new_tokens=24,
+        )  # fmt: skip
+        scores = dict(run(settings).score.metrics)
+        scores["listing mIoU"] = listing_miou(folder / "model", held_out, videos)
+        scores["cpu_seconds"] = cpu_seconds() - began
+        write_json(folder / "scores.json", scores)
+        print_table(out.parent)
+
+
+# ------------------------------------------------------------------ the table
+
+
+def print_table(out: Path) -> None:
+    """Print what was measured so far: the mean over the seeds, and each seed."""
+    columns = ("mIoU", "R1@0.5", "R1@0.7", "listing mIoU", "cpu_seconds")
+    print(f"\n| time head | seeds | {' | '.join(columns)} |\n|" + " --- |" * (len(columns) + 2))
+    for name in variants():
+        folder = name.replace(", ", "_").replace(" ", "_")
+        files = sorted(out.glob(f"seed*/{folder}/scores.json"))
+        scores = [json.loads(file.read_text()) for file in files]
+        if scores:
+            cells = []
+            for column in columns:
+                values = [one[column] for one in scores]
+                each = f" ({' '.join(f'{value:.1f}' for value in values)})"
+                cells.append(f"{mean(values):.1f}{each if len(values) > 1 else ''}")
+            print(f"| {name} | {len(scores)} | {' | '.join(cells)} |")
+    print(f"\n{NOTE}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("time_heads"), help="folder to work in")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--videos", type=int, default=300, help="for training, of a seed")
+    parser.add_argument("--held-out", type=int, default=60, help="for the scores, of a seed")
+    parser.add_argument("--steps", type=int, default=200, help="of every way")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    record, sizes = args.out / "sizes.json", [args.videos, args.held_out, args.steps]
+    if record.is_file() and json.loads(record.read_text()) != sizes:
+        parser.error(f"{args.out} holds parts of another size: give another --out")
+    write_json(record, sizes)
+    for seed in args.seeds:
+        run_seed(args.out / f"seed{seed}", seed, args)
+    print_table(args.out)
+
+
+if __name__ == "__main__":
+    main()
