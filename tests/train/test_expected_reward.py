@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distime.data.collator import Collator
 from distime.data.dataset import SampleGroup
+from distime.model.time_modules import draw_times, time_log_prob
 from distime.processing.prompt import Encoded
 from distime.train.arguments import TrainArguments
 from distime.train.chosen_rewards import Scene, read_rewards
@@ -59,22 +60,16 @@ def test_the_gradient_is_that_of_sampled_answers():
     target, duration, draws = (0.2, 0.7), 10.0, 20_000
     grid = tiou_grid(torch.tensor([target]), BINS)
     (exact,) = torch.autograd.grad(expected_value(logits, grid).sum(), logits)
-    probabilities = logits[0].detach().softmax(-1)
-    bins = torch.multinomial(probabilities, draws, replacement=True)  # (2, draws)
+    repeated = logits.detach().repeat(draws, 1, 1).requires_grad_()
+    drawn = draw_times(repeated.detach(), torch.Generator().manual_seed(0))
     truth = [tuple(edge * duration for edge in target)]
-    earned = {
-        pair: reward.value(
-            Scene([tuple(k / (BINS - 1) * duration for k in pair)], truth, duration), "here"
-        )
-        for pair in set(zip(*bins.tolist(), strict=True))
-    }
-    rewards = torch.tensor([earned[pair] for pair in zip(*bins.tolist(), strict=True)])
-    # d log p(bin) / d logits = one-hot - p
-    scores = torch.nn.functional.one_hot(bins, BINS) - probabilities[:, None]
-    estimates = rewards.double()[None, :, None] * scores
-    error = estimates.std(1) / draws**0.5
-    assert ((estimates.mean(1) - exact[0]).abs() < 3 * error).float().mean() > 0.95
-    assert ((estimates.mean(1) - exact[0]).abs() < 5 * error + 1e-9).all()
+    pairs = [tuple(pair) for pair in (drawn.double() * duration).tolist()]
+    earned = {pair: reward.value(Scene([pair], truth, duration), "here") for pair in set(pairs)}
+    rewards = torch.tensor([earned[pair] for pair in pairs])
+    (scores,) = torch.autograd.grad(time_log_prob(repeated, drawn).sum(), repeated)
+    estimates = rewards.double()[:, None, None] * scores
+    error = estimates.std(0) / draws**0.5
+    assert ((estimates.mean(0) - exact[0]).abs() < 3 * error).all()
 
 
 # ---------------------------------------------------------------------- batches

@@ -259,13 +259,16 @@ def test_several_steps_on_the_same_answers_and_kl_to_the_start(workspace, flags,
             True, "--train_embeddings", "new_rows")  # fmt: skip
     train(workspace, tmp_path / "out", *flags, *lora, "--max_steps", 4, "--kl_weight", 0.1,
           "--num_iterations", 2, "--learning_rate", 1e-2, "--lr_scheduler_type", "constant",
-          "--lora_dropout", 0, "--save_strategy", "steps", "--save_steps", 4)  # fmt: skip
+          "--lora_dropout", 0, "--save_strategy", "steps", "--save_steps", 4,
+          "--eval_path", workspace / "train.jsonl", "--export", "adapter")  # fmt: skip
     state = json.loads((tmp_path / "out/checkpoint-4/trainer_state.json").read_text())
     lines = [line for line in state["log_history"] if "loss" in line]
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert all(line["kl"] > 1e-6 for line in lines[1:])
     assert ["reward" in line for line in lines] == [True, False, True, False]
     assert lines[-1]["epoch"] == pytest.approx(2 * 4 / 8)
+    record = json.loads((tmp_path / "out/adapter/run.json").read_text())
+    assert "eval_miou" in record["evaluation"]
 
 
 def test_a_frozen_time_head_is_refused(workspace, start):

@@ -48,6 +48,12 @@ logger = logging.getLogger(__name__)
 
 MAX_ROWS = 256
 """Most answers that are drawn at once, where `Engine.max_batch_tokens` lets them."""
+_TOLD = {
+    "problems": [],
+    "warnings": [],
+    **dict.fromkeys(("num_clamped", "num_cut", "num_lost", "num_warned"), 0),
+}
+"""What is told of samples that were counted when their answers were drawn."""
 _SAME = 1e-9
 """Rewards that differ by less are equal: they are sums in another order."""
 
@@ -166,7 +172,7 @@ class GRPO(Objective):
                     f"--num_iterations is {self.settings['num_iterations']}: go on from an earlier "
                     "checkpoint"
                 )
-            return self.kept
+            return [batch | _TOLD for batch in self.kept]
         groups = [group for batch in batches for row in batch["rows"] for group in row]
         taken = [(group, *split(self.engine.processor, group)) for group in groups]
         model = self.engine.model
