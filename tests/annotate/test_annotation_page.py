@@ -64,7 +64,7 @@ def test_examples_begin_with_the_worst_agreement(out):
     assert "No frames:" in kept  # of the video that is gone, the timeline all the same
     # The kept interval and both locators' on each timeline, and frames with those inside marked.
     assert kept.count('class="event"') == 3 * 4
-    assert 3 * 8 <= kept.count("<img ") <= 3 * 12
+    assert 3 * 7 <= kept.count("<img ") <= 3 * 11
     assert 3 * 3 <= kept.count('class="inside"') < kept.count("<img ") - 3 * 4
     assert lost.count("<figure>") == 4 and "nobody sees this." in lost
 

@@ -44,7 +44,7 @@ from distime.show.report import note, table_html, write_page
 from distime.show.timeline import timeline_svg
 
 SCORES = ("agreement", "confidence", "similarity", "score")
-_FRAMES, _INSIDE, _HEIGHT = 8, 4, 96  # of an example: all over it, in the event; pixels
+_FRAMES, _INSIDE, _HEIGHT = 7, 4, 90  # of an example: all over it, in the event; pixels
 _STYLE = """<style>
 .frames { display: flex; gap: 3px; flex-wrap: wrap; margin: 0.5rem 0 }
 .frames img { border: 3px solid transparent }
