@@ -14,7 +14,6 @@ fence that begins with `# NAME.py` is saved under that name as well.
 """
 
 import argparse
-import importlib
 import json
 import os
 import re
@@ -31,7 +30,7 @@ from answering import write_answering_checkpoint
 from distime.benchmarks import Result
 from distime.benchmarks.charades import synthetic_queries, synthetic_truth
 from distime.benchmarks.nextgqa import split_file
-from distime.cli import COMMANDS, command_parser, main
+from distime.cli import COMMANDS, all_parsers, main
 from distime.model.modeling import TimeMixin
 from distime.toy.synthetic import make_video, write_video
 
@@ -225,9 +224,7 @@ def run_line(line: str, root: Path) -> int:
 
 def flags(command: str) -> set[str]:
     """The flags of a sub-command, and of its own sub-commands."""
-    module = importlib.import_module(f"distime.cli.{command}")
-    deeper = map(importlib.import_module, getattr(module, "SUBCOMMANDS", {}).values())
-    found = set().union(*(options(command_parser(command, one)) for one in (module, *deeper)))
+    found = set().union(*map(options, all_parsers(command)))
     return found | (training_flags() if command == "train" else set())
 
 

@@ -91,6 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def all_parsers(command: str) -> list[argparse.ArgumentParser]:
+    """Return the parser of a sub-command, and those of its own sub-commands."""
+    module = importlib.import_module(f"distime.cli.{command}")
+    deeper = getattr(module, "SUBCOMMANDS", {}).items()
+    return [command_parser(command, module)] + [
+        command_parser(f"{command} {second}", importlib.import_module(name))
+        for second, name in deeper
+    ]
+
+
 def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
     """Return the parser of a sub-command's arguments."""
     parser = argparse.ArgumentParser(

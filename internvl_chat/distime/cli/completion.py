@@ -10,10 +10,9 @@ The script is static: write it again after an update.
 from __future__ import annotations
 
 import argparse
-import importlib
 import shlex
 
-from distime.cli import COMMANDS, command_parser
+from distime.cli import COMMANDS, all_parsers
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -50,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
 def script(shell: str) -> str:
     """Return the completion script of a shell."""
     actions = {
-        command: command_parser(command, importlib.import_module(f"distime.cli.{command}"))._actions
+        command: [action for parser in all_parsers(command) for action in parser._actions]
         for command in COMMANDS
     }
     if shell == "fish":
         return _fish(actions)
     options, choices = [], []
     for command, group in actions.items():
-        names = [name for action in group for name in action.option_strings]
+        names = list(dict.fromkeys(n for action in group for n in action.option_strings))
         options.append(_case(command, names))
         choices += [
             _case(f"{command} {name}", map(str, action.choices), "; return")
