@@ -7,6 +7,7 @@ the records in the order of the videos. Videos that failed are tried again by th
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Tally:
         failed: could not be used.
         noted: were used though something of them was lost.
         reason: why the first of those that failed did.
+        seconds: that the videos of this run took, models loaded, on the clock and of all CPU cores.
     """
 
     by: str
@@ -47,12 +49,16 @@ class Tally:
     failed: int
     noted: int
     reason: str = ""
+    seconds: tuple[float, float] = (0.0, 0.0)
 
     def __str__(self) -> str:
         parts = [f"{self.videos} videos"]
         parts += [f"{self.before} of them before"] * bool(self.before)
         parts += [f"{self.failed} failed"] * bool(self.failed)
         parts += [f"{self.noted} with remarks"] * bool(self.noted)
+        if looked := self.videos - self.before:
+            wall, cpu = (seconds / looked for seconds in self.seconds)
+            parts.append(f"{wall:.3g} s a video, {cpu:.3g} s of CPU")
         return f"{self.by}: {', '.join(parts)}"
 
 
@@ -99,17 +105,21 @@ class Pass:
                 journal.clear()
             done = processes.share(_done(journal) if processes.is_first else None)
             todo = [number for number, key in enumerate(self.keys) if key not in done]
-            if todo:
-                self._look(todo, journal, processes)
-            processes.gather(None)  # all have written what the first one reads now
+            spent = self._look(todo, journal, processes) if todo else (0.0, 0.0)
+            # All have written what the first one reads now.
+            walls, cpus = zip(*processes.gather(spent), strict=True)
             tally = None
             if processes.is_first:
-                tally = self._write(journal, before=len(self.keys) - len(todo))
+                tally = self._write(journal, len(self.keys) - len(todo), (max(walls), sum(cpus)))
             return processes.share(tally)
 
-    def _look(self, todo: Sequence[int], journal: LineJournal, processes: Processes) -> None:
+    def _look(
+        self, todo: Sequence[int], journal: LineJournal, processes: Processes
+    ) -> tuple[float, float]:
+        """Return the seconds that it took, on the clock and of the CPU."""
         annotator = self.annotator
         annotator.open(choose_device(annotator.settings.device, processes.local_rank))
+        wall, cpu = time.perf_counter(), time.process_time()
         clips = (self.clip(todo[place]) for place in taken(processes, len(todo)))
         what = f"{annotator.stage} by {annotator.name}"
         with progress(
@@ -122,8 +132,9 @@ class Pass:
                 journal.append(line | ({"notes": outcome.notes} if outcome.notes else {}))
                 bar.update(processes.add_answered(1) - bar.n)
         journal.close()
+        return time.perf_counter() - wall, time.process_time() - cpu
 
-    def _write(self, journal: LineJournal, before: int) -> Tally:
+    def _write(self, journal: LineJournal, before: int, seconds: tuple[float, float]) -> Tally:
         found: dict[str, Spot] = {}
         failed: dict[str, Spot] = {}
         for spot, line in journal.lines():
@@ -148,7 +159,8 @@ class Pass:
 
         replace_troubles(self.folder, self.annotator.stage, self.annotator.name, troubles())
         reason = failed[lost[0]].read()["notes"][0] if lost else ""
-        return Tally(self.annotator.name, len(self.keys), before, len(lost), noted, reason)
+        name = self.annotator.name
+        return Tally(name, len(self.keys), before, len(lost), noted, reason, seconds)
 
     def _trouble(self, video: str, why: str, fatal: bool) -> Trouble:
         return Trouble(video, self.annotator.stage, self.annotator.name, why, fatal)
