@@ -55,9 +55,13 @@ def folder(tmp_path):
     (tmp_path / "checkpoint" / "config.json").write_text("{}")
     (tmp_path / "full" / "notes.txt").write_text("not to be deleted")
     (tmp_path / "queries.json").write_text("[]")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+    (tmp_path / "captions.jsonl").write_text('{"video": "b.mp4", "text": "a dog"}')
     return tmp_path
 
 
+ANNOTATORS = ["--captioner", "file:captions.jsonl", "--locator", "told:file-captions"]
 CHARADES = ["evaluate", "charades", "--checkpoint", "checkpoint"]
 MISTAKES = [
     ([], 2, "COMMAND"),
@@ -94,6 +98,9 @@ MISTAKES = [
     (["score", "charade"], 1, "charade"),
     (["report", "nowhere"], 1, "nowhere"),
     (["quickstart", "--seed", "x"], 2, "--seed"),
+    (["annotate", "nowhere", "--out", "o", "--captioner", "file:c.jsonl"], 1, "--locator: give"),
+    (["annotate", "full", "--out", "o", *ANNOTATORS], 1, "no video below it"),
+    (["annotate", "clips", "--out", "o", *ANNOTATORS], 1, "captions.jsonl: it is about other videos"),
 ]  # fmt: skip
 
 
