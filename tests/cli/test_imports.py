@@ -100,7 +100,7 @@ MISTAKES = [
     (["quickstart", "--seed", "x"], 2, "--seed"),
     (["annotate", "nowhere", "--out", "o", "--captioner", "file:c.jsonl"], 1, "--locator: give"),
     (["annotate", "full", "--out", "o", *ANNOTATORS], 1, "no video below it"),
-    (["annotate", "clips", "--out", "o", *ANNOTATORS], 1, "captions.jsonl: it is about other videos"),
+    (["annotate", "clips", "--out", "o", *ANNOTATORS], 1, "it is about other videos"),
 ]  # fmt: skip
 
 

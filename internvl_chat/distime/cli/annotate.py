@@ -52,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
         if is_first:  # the others find the same
             print(f"error: {error}", file=sys.stderr)
         return 1
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of loading; the stages have bars of their own
     report = run_stages(job)
     if not is_first:
         return 0
