@@ -12,7 +12,6 @@ import pytest
 from annotate.conftest import NAMES, lines
 from annotate.tiny_encoders import write_captioner
 from distime.annotate.annotation_settings import STAGES
-from distime.annotate.annotation_settings import STAGES
 from distime.annotate.locators.frame_similarity import FrameSimilarity
 from distime.cli import main
 from distime.data.checking import check
