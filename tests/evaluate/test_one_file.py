@@ -48,7 +48,7 @@ def named_in(text: str) -> set[str]:
     underscores and other signs: "planet" names none.
     """
     found = set()
-    for name in sorted({*NAMES, *TITLES}, key=len, reverse=True):
+    for name in sorted({one.lower() for one in (*NAMES, *TITLES)}, key=len, reverse=True):
         inner = re.escape(name).replace("_", "_?")
         pattern = inner if len(name) > 5 else rf"(?<![a-zA-Z0-9]){inner}(?![a-zA-Z0-9])"
         text, hits = re.subn(pattern, " ", text, flags=re.IGNORECASE)
@@ -71,10 +71,10 @@ def test_a_file_names_no_other_benchmark(path):
         name
         for one in benchmarks().values()
         if Path(inspect.getfile(one)) == path
-        for name in (one.name, one.title, one.prepared_as)
+        for name in (one.name, one.title.lower(), one.prepared_as)
     }
     here = path.relative_to(PACKAGE).as_posix()
-    naming = {name for name in named_in(words(path)) if (name.lower(), here) not in ALLOWED}
+    naming = {name for name in named_in(words(path)) if (name, here) not in ALLOWED}
     assert naming <= own, here
 
 

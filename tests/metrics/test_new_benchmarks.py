@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distime.benchmarks import find, official_data, score
-from distime.data.official import prepare
+from distime.benchmarks import benchmarks, find, official_data, score
+from distime.benchmarks.base import SettingsError
+from distime.data.official import PrepareError, prepare
 from distime.evaluate.settings import Settings
 from distime.files import FileError
 from distime.metrics import time_texts
@@ -441,6 +442,91 @@ def test_files_of_another_benchmark_are_refused(made, tmp_path):
             # An empty list of answers is a file of misses.
             assert result.counts["missing"] == 2
             raise FileError(str(path))
+
+
+def prompted(benchmark, prompt):
+    values = {"prompt": prompt, "checkpoint": benchmark.settings.checkpoint, "device": "cpu"}
+    values |= {"video_root": benchmark.settings.video_root, "benchmark": benchmark.name}
+    return Settings(annotation=benchmark.settings.annotation, **values)
+
+
+def test_the_owners_words(made):
+    benchmark, _ = made
+    ours = [query.question for query in benchmark.queries()]
+    settings = prompted(benchmark, "owners")
+    theirs = list(find(benchmark.name)(settings).queries())
+    for query, question in zip(theirs, ours, strict=True):
+        words = query.title
+        assert words in query.question and query.question != question
+        assert question.startswith("Give you a textual query: ")
+        assert query.question == benchmark.owners_prompt.replace("{query}", words)
+    # Answers to other words are not taken for these.
+    assert settings.fingerprint()["prompt"] == settings.to_dict()["prompt"] == "owners"
+    assert "prompt" not in benchmark.settings.fingerprint()
+
+
+def test_words_that_nobody_has(made, tmp_path):
+    benchmark, _ = made
+    with pytest.raises(SettingsError, match="--prompt theirs: choose one of published, owners"):
+        prompted(benchmark, "theirs")
+    other = next(one for one in benchmarks().values() if not one.owners_prompt)
+    with pytest.raises(SettingsError, match="--prompt owners"):
+        Settings(checkpoint=tmp_path, benchmark=other.name, prompt="owners")
+
+
+# ------------------------------------------------------------------------ options of ReXTime
+
+
+@pytest.fixture
+def with_options(tmp_path):
+    """ReXTime over questions with options."""
+    official = tmp_path / "official"
+    official.mkdir()
+    (official / "rextime_val.jsonl").write_text(ANNOTATIONS["rextime"][1])
+    rows = [{"qid": f"q{i}", "options": ["He is wet.", "It rains.", "A", "No."]} for i in range(2)]
+    (official / "rextime_val.json").write_text(json.dumps(rows))
+    report = prepare(official_data()["rextime"], official, tmp_path / "made")
+    assert report.queries == 2
+    (tmp_path / "config.json").write_text("{}")
+    settings = Settings(
+        checkpoint=tmp_path, benchmark="rextime", annotation=report.files[0], device="cpu",
+        video_root=tmp_path, out_dir=tmp_path,
+    )  # fmt: skip
+    return find("rextime")(settings)
+
+
+def test_spans_and_letters_are_asked_and_scored_together(with_options, tmp_path):
+    benchmark, annotation = with_options, with_options.settings.annotation
+    spans, letters = list(benchmark.queries())[::2], list(benchmark.queries())[1::2]
+    assert "(A) He is wet.\n(B) It rains." in letters[0].question
+    assert len({query.id for query in (*spans, *letters)}) == 4
+    assert {benchmark.scored_key(one) for one in (*spans, *letters)} == {"q0", "q1"}
+    answered = [(q, Answer("<TIME_STAMP>", tuple(benchmark.truth(q)), 20.0)) for q in spans]
+    texts = ["(A) He is wet.", "because it rains"]
+    answered += [(q, Answer(text, (), 20.0)) for q, text in zip(letters, texts, strict=True)]
+    assert [benchmark.truth(query) for query in letters] == [[], []]
+    choices = [benchmark.choice(*one) for one in answered]
+    assert choices[:2] == [None, None]
+    assert [(one.expected, one.is_right, one.is_read) for one in choices[2:]] == [
+        ("(A) He is wet.", True, True), ("(A) He is wet.", False, True),
+    ]  # fmt: skip
+    path = benchmark.write(answered, tmp_path)
+    metrics = score("rextime", path, annotation).metrics
+    assert metrics["VQA"] == 50 and metrics["mIoU"] == 100 and metrics["VQA,mIoU@0.5"] == 50
+    # A failed video and an answer without a letter: the first row still has both fields.
+    answered = [(q, None) for q in (spans[0], letters[0])] + [
+        (spans[1], Answer("", (), 20.0)), (letters[1], Answer("I cannot tell.", (), 20.0)),
+    ]  # fmt: skip
+    result = score("rextime", benchmark.write(answered, tmp_path), annotation)
+    assert result.metrics["VQA"] == result.metrics["mIoU"] == 0
+    assert result.counts["missing"] == 1 and result.counts["no_letter"] == 2
+
+
+def test_options_of_other_questions_are_refused(tmp_path):
+    (tmp_path / "rextime_val.jsonl").write_text(ANNOTATIONS["rextime"][1])
+    (tmp_path / "rextime_val.json").write_text('[{"qid": "q0", "options": ["a", "b", "c", "d"]}]')
+    with pytest.raises(PrepareError, match="no options for 1 questions .* first q1"):
+        prepare(official_data()["rextime"], tmp_path, tmp_path / "made")
 
 
 weights = st.integers(1, 4).flatmap(

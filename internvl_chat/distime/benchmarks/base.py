@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from distime import paths
 from distime.errors import DisTimeError
 from distime.files import FileError, read_json
+from distime.processing.questions import moment_retrieval_question
 
 if TYPE_CHECKING:
     from distime.benchmarks.result import Result
@@ -117,6 +118,8 @@ class Benchmark(ABC):
     videos: ClassVar[str]
     """Default folder of the videos, below `data`."""
 
+    owners_prompt: ClassVar[str] = ""
+    """How its owners ask, with {query} in it, for `--prompt owners`; '' where they do not."""
     join: ClassVar[str] = ""
     """What stands between the frames and the question; published evaluations differ in this."""
     num_segments: ClassVar[int] = 16
@@ -238,6 +241,12 @@ class Benchmark(ABC):
     def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
         """Return the processor to ask with; a benchmark may show the model more than frames."""
         return processor
+
+    def moment_question(self, sentence: str) -> str:
+        """When does `sentence` happen? In DisTime's words, or in those of the owners."""
+        if self.settings.prompt == "owners":
+            return self.owners_prompt.replace("{query}", sentence)
+        return moment_retrieval_question(sentence)
 
     def shown_question(self, query: Query) -> str:
         """The question as published files hold it: behind one line for each frame.

@@ -28,7 +28,6 @@ from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.moments import hull_iou, recall_table
 from distime.metrics.time_texts import signed_pairs
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 THRESHOLDS = (0.3, 0.5, 0.01)
@@ -51,6 +50,11 @@ class Ego4DNLQ(Benchmark):
     rank = 29
     annotation = "ego4d_nlq/nlq_val.json"
     videos = "ego4d_nlq"
+    owners_prompt = (
+        'You are given a video.\nTask: temporal grounding.\nGiven the query: "{query}", return '
+        "the time span (in seconds) where the query is grounded in the video.\nOutput format "
+        "MUST be [[start, end]].\n"
+    )  # TimeLens2's
     headline = ("R@1 IoU>0.3", "R@1 IoU>0.5", "R@5 IoU>0.3", "R@5 IoU>0.5", "mIoU")
 
     def queries(self) -> Iterator[Query]:
@@ -58,7 +62,7 @@ class Ego4DNLQ(Benchmark):
         try:
             for clip, annotation, number, item in language_queries(self.read_annotation()):
                 if item.get("query"):
-                    question = moment_retrieval_question(item["query"])
+                    question = self.moment_question(item["query"])
                     key = key_of(clip, annotation, number)
                     yield Query(
                         key, clip, question, (annotation, number, item), title=item["query"]

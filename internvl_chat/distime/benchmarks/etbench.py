@@ -132,6 +132,7 @@ class ETBench(Benchmark):
     rank = 31
     annotation = "etbench/etbench_vid_v1.0.json"
     videos = "etbench"
+    owners_prompt = "{query}"  # it is never asked otherwise
     headline = (*MERGED, *NAMES.values(), "DVC Sim", "SLC Sim")
     score_options = {
         "sentence_model": ScoreOption(

@@ -23,7 +23,6 @@ from distime.metrics.intervals import Interval
 from distime.metrics.moments import recall_table
 from distime.metrics.time_texts import signed_pairs
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 
@@ -35,6 +34,11 @@ class MomentSeeker(Benchmark):
     rank = 28
     annotation = "momentseeker/t2v.json"
     videos = "momentseeker"
+    owners_prompt = (
+        'You are given a video.\nTask: temporal grounding.\nGiven the query: "{query}", return '
+        "ALL time spans (in seconds) where the query is grounded in the video.\nOutput format "
+        "MUST be a JSON array of [start, end] pairs, e.g. [[0, 3.5], [10, 12]].\n"
+    )  # TimeLens2's
     headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
     peers = {"TimeLens2-8B": {"mIoU": 28.5}, "TimeLens2-4B": {"mIoU": 27.9}}  # gh:MCG-NJU/TimeLens2
 
@@ -42,7 +46,7 @@ class MomentSeeker(Benchmark):
         """One query per row that has an interval."""
         try:
             for number, item in enumerate(answerable(self.read_annotation())):
-                question = moment_retrieval_question(item["qry_text"])
+                question = self.moment_question(item["qry_text"])
                 video = PurePosixPath(item["src_video_path"]).name
                 yield Query(str(number), video, question, item, title=item["qry_text"])
         except (KeyError, TypeError, AttributeError) as error:

@@ -32,7 +32,6 @@ from distime.metrics.intervals import Interval, overlap
 from distime.metrics.matching import best_pairs, plain_iou
 from distime.metrics.time_texts import tagged_or_worded
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -48,6 +47,7 @@ class OMTGBench(Benchmark):
     rank = 30
     annotation = "omtg_bench/OMTGBench.json"
     videos = "omtg_bench"
+    owners_prompt = "{query}"  # the questions are whole prompts
     predictions = ("results.json", "results.tsv")
     headline = ("EtF1", "C-Acc", "tIoU", "tF1@0.3", "tF1@0.5", "tF1@0.7")
 
@@ -55,7 +55,7 @@ class OMTGBench(Benchmark):
         """One query per row."""
         try:
             for item in read_rows(self.settings.annotation):
-                question = moment_retrieval_question(item["question"])
+                question = self.moment_question(item["question"])
                 key = str(item["index"])
                 yield Query(key, item["video"], question, item, title=item["question"])
         except (KeyError, TypeError, FileError) as error:

@@ -5,33 +5,42 @@ is the share of right letters, and ``VQA,mIoU@t`` that of right letters with IoU
 windows have no length, so a perfect file reaches 99.78. The published scorer stops where questions
 are missing; here they count as wrong. Its letters are compared as they stand, upper case.
 
-Definitions: gh:ReXTime/ReXTime, evaluation/rextime_eval.py at cb9f484 (CC BY-NC-SA 4.0). The
-options are only in the owner's files on the Hugging Face hub; here the span alone is asked for.
+The options are not in the owner's repository but on the Hugging Face hub: `distime prepare` adds
+them where `OPTIONS_FILE` lies beside. Then each question is asked twice, for its span and, with the
+options, for the letter; without options only for the span.
+
+Definitions: gh:ReXTime/ReXTime, evaluation/rextime_eval.py at cb9f484 (CC BY-NC-SA 4.0).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distime.benchmarks.base import (
     Answered,
     Benchmark,
+    Choice,
     Query,
     restricted,
 )
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source
+from distime.data.official import Conversion, Keep, PrepareError, Source
 from distime.files import FileError, read_text, write_text
+from distime.metrics.choices import LETTERS, Options, read_choice
 from distime.metrics.intervals import Interval
 from distime.metrics.moments import hull_iou, recall_table
-from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
+from distime.processing.answers import Answer, Event
+from distime.processing.questions import CHOOSE
 from distime.values import expect, interval
 
+OPTIONS_FILE = "rextime_val.json"
+"""The owner's file on the hub: rows `{"qid", "options": [text] * 4, ...}`."""
+LETTER = " letter"
+"""What the ids of questions for the letter end with."""
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 JOINT = (0.3, 0.5, 0.7)
 
@@ -51,33 +60,66 @@ class ReXTime(Benchmark):
     rank = 26
     annotation = "rextime/rextime_val.jsonl"
     videos = "rextime"
+    owners_prompt = (
+        "Please find a relevant span to answer in seconds to answer the question in the following "
+        "format: From <start_time> to <end_time>. Quesetion: {query}"
+    )  # so it is spelt in the owner's demo
     predictions = ("results.jsonl",)
     headline = ("VQA", "R1@0.3", "R1@0.5", "mIoU", "VQA,mIoU@0.5")
     official_queries, official_videos = 921, 696
 
     def queries(self) -> Iterator[Query]:
-        """One query per question, for its span."""
+        """One query per question for its span, and one for its letter where there are options."""
         try:
             for item in read_lines(self.settings.annotation):
-                question = moment_retrieval_question(item["query"])
-                yield Query(str(item["qid"]), item["vid"], question, item, title=item["query"])
+                key, video, words = str(item["qid"]), item["vid"], item["query"]
+                yield Query(key, video, self.moment_question(words), item, title=words)
+                if options := item.get("options"):
+                    question = choice_question(words, options)
+                    yield Query(f"{key}{LETTER}", video, question, item, title=words)
         except (KeyError, TypeError, FileError) as error:
             raise self.misfit(error) from None
 
     def write(self, answered: Answered, out_dir: Path) -> Path:
-        """Write JSON lines `{"qid", "pred_relevant_windows": [[s, e], ...]}`, seconds."""
-        lines = []
+        """Write JSON lines `{"qid", "pred_relevant_windows": [[s, e], ...], "ans"}`, seconds.
+
+        `ans` is left out where no letter was asked for, and '' where none is named.
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        asks_letters = any(query.id.endswith(LETTER) for query, _ in answered)
         for query, answer in answered:
-            if answer is not None:
-                windows = [[event.start, event.end] for event in answer.events] or [[0, 0]]
-                lines.append(json.dumps({"qid": query.id, "pred_relevant_windows": windows}))
+            if answer is None:
+                continue
+            empty = {"qid": str(query.item["qid"]), "pred_relevant_windows": [[0, 0]]}
+            row = rows.setdefault(empty["qid"], empty | ({"ans": ""} if asks_letters else {}))
+            if query.id.endswith(LETTER):
+                place = chosen_option(query, answer)
+                row["ans"] = "" if place is None else LETTERS[place]
+            elif answer.events:
+                row["pred_relevant_windows"] = [[e.start, e.end] for e in answer.events]
         path = out_dir / "results.jsonl"
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows.values()))
         return path
 
     def truth(self, query: Query) -> list[Event]:
-        """The annotated window."""
+        """The annotated window; nothing where the letter is asked for."""
+        if query.id.endswith(LETTER):
+            return []
         return [Event(*window) for window in query.item["relevant_windows"]]
+
+    def choice(self, query: Query, answer: Answer) -> Choice | None:
+        """The option that the answer to a question for the letter names."""
+        if not query.id.endswith(LETTER):
+            return None
+        right, place = query.item["ans"], chosen_option(query, answer)
+        words = query.item["options"][LETTERS.index(right)]
+        named = place is not None
+        return Choice(f"({right}) {words}", named and LETTERS[place] == right, named)
+
+    @staticmethod
+    def scored_key(query: Query) -> Hashable:
+        """The qid, which both questions share."""
+        return str(query.item["qid"])
 
     @classmethod
     def score(
@@ -144,11 +186,33 @@ class ReXTime(Benchmark):
 
     @staticmethod
     def convert(source: Source, keep: Keep) -> Conversion:
-        """`rextime_val.jsonl`; the format stays."""
+        """`rextime_val.jsonl`, with the options of `rextime_val.json` where that lies beside."""
         items = list(source.json_lines("rextime_val.jsonl"))
+        made = Conversion(videos=[item["vid"] for item in items])
+        if source.holds(OPTIONS_FILE):
+            options = {str(row["qid"]): row["options"] for row in source.json(OPTIONS_FILE)}
+            without = [item["qid"] for item in items if str(item["qid"]) not in options]
+            if without:
+                raise PrepareError(
+                    f"{OPTIONS_FILE}: it has no options for {len(without)} questions of "
+                    f"rextime_val.jsonl, first {without[0]}; is it of another version?"
+                )
+            items = [{**item, "options": options[str(item["qid"])]} for item in items]
         lines = [json.dumps(item, ensure_ascii=False) for item in items if keep(item["vid"])]
-        text = "".join(f"{line}\n" for line in lines)
-        return Conversion({"rextime_val.jsonl": text}, [item["vid"] for item in items])
+        made.files = {"rextime_val.jsonl": "".join(f"{line}\n" for line in lines)}
+        return made
+
+
+def choice_question(question: str, options: Sequence[str]) -> str:
+    """Options are lettered from (A); otherwise as DisTime's published multiple choice."""
+    listed = "\n".join(f"({LETTERS[i]}) {option}" for i, option in enumerate(options))
+    return f"{CHOOSE}Question: {question}\nOptions:\n{listed}\nOnly give the best option."
+
+
+def chosen_option(query: Query, answer: Answer) -> int | None:
+    """The place of the option that an answer names."""
+    options = query.item["options"]
+    return read_choice(answer.text, Options(LETTERS[: len(options)], options))
 
 
 def _first(row: Mapping[str, Any], place: str) -> Interval | None:

@@ -33,7 +33,6 @@ from distime.metrics.interval_sets import summed_recall
 from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.moments import hull_iou, recall_table
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval, number
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -63,6 +62,11 @@ class Tacos(Benchmark):
     rank = 27
     annotation = "tacos/tacos_test_release.jsonl"
     videos = "tacos"
+    owners_prompt = (
+        "This is a sequence interleaved with timestamps and frames. Your task is to identify the "
+        "temporal window (start and end timestamps) when the given query appears.\n"
+        "Query:{query}\nAnswer: "
+    )  # UniTime's, whose first sentence stands before the frames
     predictions = ("results.jsonl",)
     headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "mAP-average")
     peers = {
@@ -75,7 +79,7 @@ class Tacos(Benchmark):
         """One query per line."""
         try:
             for item in read_rows(self.settings.annotation):
-                question = moment_retrieval_question(item["query"])
+                question = self.moment_question(item["query"])
                 yield Query(str(item["qid"]), item["vid"], question, item, title=item["query"])
         except (KeyError, TypeError, FileError) as error:
             raise self.misfit(error) from None

@@ -32,7 +32,6 @@ from distime.metrics.intervals import Interval
 from distime.metrics.moments import hull_iou, recall_table
 from distime.metrics.time_texts import MISSING, clock_then_range
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 NOTHING: Interval = (-100.0, -100.0)
@@ -44,12 +43,17 @@ class _TimeLens(Benchmark):
 
     headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
     ground_truth_is_optional = True
+    owners_prompt = (
+        "Please find the visual event described by the sentence '{query}', determining its "
+        "starting and ending times. The format should be: 'The event happens in <start time> - "
+        "<end time> seconds'."
+    )
 
     def queries(self) -> Iterator[Query]:
         """One query per sentence."""
         try:
             for number, (key, video, sentence, window) in enumerate(rows(self.read_annotation())):
-                question = moment_retrieval_question(sentence)
+                question = self.moment_question(sentence)
                 yield Query(f"{number}", video, question, (key, window), title=sentence)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.misfit(error) from None

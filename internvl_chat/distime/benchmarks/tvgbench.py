@@ -30,7 +30,6 @@ from distime.metrics.intervals import Interval
 from distime.metrics.moments import hull_iou, recall_table
 from distime.metrics.time_texts import last_range_in_words
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 
@@ -51,6 +50,12 @@ class TVGBench(Benchmark):
     videos = "tvgbench"
     predictions = ("results.jsonl",)
     ground_truth_is_optional = True
+    owners_prompt = (
+        'To accurately pinpoint the event "{query}" in the video, determine the precise time '
+        "period of the event.\n\nProvide the start and end times (in seconds, precise to two "
+        'decimal places) in the format "start time to end time" within the <answer> </answer> '
+        'tags. For example: "12.54 to 17.83".'
+    )
     headline = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
     peers = {"Time-R1": {"R1@0.3": 41.8, "R1@0.5": 29.4, "R1@0.7": 16.4}}  # its repository
     official_queries = 800
@@ -61,7 +66,7 @@ class TVGBench(Benchmark):
             for key, item in keyed(self.read_annotation()):
                 crop = (item["start"], item["end"])
                 bound = None if None in crop else crop
-                question = moment_retrieval_question(item["question"])
+                question = self.moment_question(item["question"])
                 video = PurePosixPath(item["path"]).name
                 yield Query(key, video, question, item, bound, title=item["question"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -31,7 +31,6 @@ from distime.metrics.intervals import Interval
 from distime.metrics.moments import recall_table
 from distime.metrics.time_texts import signed_pairs
 from distime.processing.answers import Event
-from distime.processing.questions import moment_retrieval_question
 from distime.values import expect, interval
 
 GROUPS = ("duration_category", "query_format", "query_modality")
@@ -50,12 +49,17 @@ class _VueTr(Benchmark):
     """What both versions share."""
 
     headline = ("IoU", "Precision", "Recall")
+    owners_prompt = (
+        'You are given a video.\nTask: temporal retrieval.\nGiven the query: "{query}", return '
+        "ALL time spans (in seconds) where the query is relevant.\nOutput format MUST be a JSON "
+        "array of [start, end] pairs, e.g. [[0, 3.5], [10, 12]].\n"
+    )  # TimeLens2's; the owners publish none
 
     def queries(self) -> Iterator[Query]:
         """One query per entry."""
         try:
             for item in self.read_annotation():
-                question = moment_retrieval_question(item["query"])
+                question = self.moment_question(item["query"])
                 title = item["query"]
                 yield Query(str(item["query_id"]), item["video_id"], question, item, title=title)
         except (KeyError, TypeError, AttributeError) as error:

@@ -62,6 +62,10 @@ class Source:
                     return path
         raise PrepareError(f"--source {self.path}: it holds no {' or '.join(names)}")
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return self.path.name == name or (self.path.is_dir() and any(self.path.rglob(name)))
+
     def json(self, *names: str) -> Any:
         """Return the value of a JSON file, see `find`."""
         try:

@@ -74,6 +74,11 @@ class Settings:
     max_frames: int | None = _setting(None, "most frames that --fps gives")
     max_video_tokens: int | None = _setting(None, "budget of visual tokens for a video")
     image_size: int | None = _setting(None, "side of the square that InternVL makes of a frame")
+    prompt: str = _setting(
+        "published",
+        "words of the question: DisTime's as published, or those of the benchmark's owners",
+        choices=("published", "owners"),
+    )
     max_new_tokens: int = _setting(1000, "longest answer in tokens")
     subtitles: Path | None = _setting(
         None, "folder of the subtitle files, shown between the frames, of a benchmark that has them"
@@ -156,6 +161,12 @@ class Settings:
         for name, value in (self.score_options or {}).items():
             known = name in find(self.benchmark).score_options
             _expect(known, name, value, f"{self.benchmark} does not take it; leave it out")
+        _expect(
+            self.prompt == "published" or find(self.benchmark).owners_prompt,
+            "prompt",
+            self.prompt,
+            f"the owners' words are those of {self.benchmark} already, or unknown; leave it out",
+        )
         stages = find(self.benchmark).stages
         if self.stage not in (stages or (None,)):
             mend = f"choose stage {' or '.join(map(str, stages))}" if stages else "leave it out"
@@ -310,6 +321,7 @@ class Settings:
             **{name: getattr(self, name) for name in (*names, "quantize")},
             "subtitles": self.subtitles is not None,
             # Left out where they are not used: answers of earlier versions still belong.
+            **({"prompt": self.prompt} if self.prompt != "published" else {}),
             **{name: value for name, value in self.frames.items() if value is not None},
         }
 
