@@ -111,12 +111,16 @@ SETTINGS: dict[str, tuple[Callable, Callable, Callable]] = {
 def write_meta(
     folder: Path, name: str, specs: Sequence[SyntheticVideo], root: Path, make: Callable
 ) -> Path:
-    """Write questions about videos as annotation and meta file; return the meta file."""
+    """Write questions about videos as annotation and meta file, once; return the meta file."""
+    meta = folder / f"{name}.json"
+    if meta.is_file():
+        return meta
     folder.mkdir(parents=True, exist_ok=True)
     lines = [item for spec in specs for item in make(spec, random.Random(f"{name} {spec.name}"))]
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    meta = folder / f"{name}.json"
-    meta.write_text(json.dumps({name: {"root": str(root), "annotation": f"{name}.jsonl"}}))
+    meta.write_text(
+        json.dumps({name: {"root": str(root.resolve()), "annotation": f"{name}.jsonl"}})
+    )
     return meta
 
 

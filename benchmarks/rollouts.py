@@ -62,7 +62,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=BENCH, help="folder, or its config.json")
-    parser.add_argument("--questions", type=int, nargs="+", default=[1, 3], help="of a video")
+    parser.add_argument("--questions", type=int, nargs="+", default=[1], help="of a video")
     parser.add_argument("--samples", type=int, default=8, help="answers to a question")
     parser.add_argument("--tokens", type=int, default=10, help="of every answer")
     args = parser.parse_args()
