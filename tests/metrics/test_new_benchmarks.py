@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import permutations
 
 import pytest
@@ -52,6 +53,8 @@ def test_timelens_as_its_owner_scores(owners):
         assert found == numbers["num_annos"] or counts["missing"], path
         assert counts["several"] == numbers["warn_several"]
         assert counts["unread_answers"] == numbers["warn_unparsed"]
+        invalid = counts["unread_answers"] + counts["reversed"] + counts["without_length"]
+        assert invalid == numbers["warn_invalid"]
         assert score(f"timelens_{SETS[kind]}", path, published=True).metrics == {
             name: close(numbers[name]) for name in names
         }
@@ -71,6 +74,8 @@ def test_tvgbench_as_its_owner_scores(owners):
         assert len(said) == bool(undefined)
         assert result.counts["queries"] == 800
         assert result.counts["missing"] == 800 - entry["numbers"]["n_qids"]
+        if unparsed := entry["numbers"].get("n_unparsed"):
+            assert result.counts["no_answer"] == unparsed
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,8 @@ def test_rextime_as_its_owner_scores(owners):
         full, as_run = numbers.get("full", {}), result.published_as_run
         if "VQA" in numbers:
             assert as_run["VQA_rounded"] == close(100 * numbers["VQA"])
+        if full:
+            assert as_run["mIoU_rounded"] == close(full["MR-mIoU"])
         for threshold, value in full.get("MR-R1", {}).items():
             assert as_run[f"R1@{threshold}_rounded"] == close(value)
         for name, value in full.get("VQA,mIoU", {}).items():
@@ -134,6 +141,10 @@ def test_timelens2_scores_of_texts(owners):
         for name in ("r1_03", "r1_05", "r1_07"):
             ours = result.published_as_run[f"R1@0.{name[-1]}_of_texts"]
             assert round(ours / 100, 4) == numbers[name]
+        for line in numbers["printed"][1:]:
+            name, hits, total = re.match(r"(\S+): (\d+)/(\d+)", line).groups()
+            ours = result.published_as_run[f"{name}_of_texts_printed"]
+            assert ours == close(100 * int(hits) / int(total))
     (entry,) = reference["timelens2_vue_tr_v2"]
     gt = folder / "annotations/vue_tr_v2/VUE-TRv2_ground_truth.json"
     result = score("vue_tr_v2", folder / entry["predictions"], gt, published=True)
@@ -197,8 +208,14 @@ def test_ego4d_nlq_as_its_owners_score(owners):
     (entry,) = reference["timelens2_ego4d_nlq"]
     gt = annotations / "SYNTHETIC_ego4d_nlq_val_v2.jsonl"
     result = score("ego4d_nlq", folder / entry["predictions"], gt, published=True)
-    overall = {k: v for k, v in entry["numbers"]["overall"].items() if isinstance(v, float)}
-    assert result.published_as_run == {f"{k}_of_sets": close(100 * v) for k, v in overall.items()}
+    groups = {"": entry["numbers"]["overall"]}
+    groups |= {f" {kind}": one for kind, one in entry["numbers"]["by_query_type"].items()}
+    assert result.published_as_run == {
+        f"{name}{group}_of_sets": close(100 * value)
+        for group, table in groups.items()
+        for name, value in table.items()
+        if isinstance(value, float)
+    }
 
 
 def test_momentseeker_as_timelens2_scores(owners):

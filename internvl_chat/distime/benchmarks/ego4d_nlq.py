@@ -40,6 +40,8 @@ class Truth(NamedTuple):
 
     windows: dict[str, list[Interval]]
     form: str
+    kinds: dict[str, str]
+    """Query -> its kind, where the annotation says."""
 
 
 class Ego4DNLQ(Benchmark):
@@ -103,7 +105,7 @@ class Ego4DNLQ(Benchmark):
     ) -> Result:
         """Score the challenge's file, UniTime's list, or TimeLens2's rows of text."""
         found, duplicates = read_predictions(predictions)
-        everything, form = read_ground_truth(ground_truth)
+        everything, form, kinds = read_ground_truth(ground_truth)
         truth = restricted(everything, only)
         expect(
             truth.keys() & found.keys(),
@@ -116,10 +118,18 @@ class Ego4DNLQ(Benchmark):
         as_run: dict[str, float] = {}
         warnings = []
         if published and form == "sets":
-            pairs = [(found.get(key, []), windows) for key, windows in everything.items()]
-            ious = [set_iou(whole_seconds(spans), windows) for spans, windows in pairs]
-            table = recall_table(ious, SET_THRESHOLDS)
-            as_run = {f"{name}_of_sets": value for name, value in table.items()}
+            ious = {
+                key: set_iou(whole_seconds(found.get(key, [])), windows)
+                for key, windows in everything.items()
+            }
+            groups = {"": list(ious.values())}
+            for key, kind in kinds.items():
+                groups.setdefault(f" {kind}", []).append(ious[key])
+            as_run = {
+                f"{name}{group}_of_sets": value
+                for group, members in groups.items()
+                for name, value in recall_table(members, SET_THRESHOLDS).items()
+            }
         elif published and form == "summed":
             table = summed_recall([(spans or [NO_ANSWER], windows) for spans, windows in own])
             as_run = {f"{name}_summed": value for name, value in table.items()}
@@ -238,7 +248,7 @@ def read_ground_truth(path: Path) -> Truth:
     """
     value = _rows(path, "Ego4D-NLQ annotation (nlq_val.json)")
     windows: dict[str, list[Interval]] = {}
-    form = "ranked"
+    form, kinds = "ranked", {}
     try:
         if isinstance(value, dict):
             for clip, annotation, number, item in language_queries(value):
@@ -253,7 +263,9 @@ def read_ground_truth(path: Path) -> Truth:
             form = "sets"
             for number, row in enumerate(value):
                 windows[str(number)] = [interval(one, str(path)) for one in row["timestamps"]]
+                if "query_type" in row:
+                    kinds[str(number)] = str(row["query_type"])
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise FileError(f"{path}: not an Ego4D-NLQ annotation ({error!r}).") from None
     expect(windows, str(path), "it holds no query.")
-    return Truth(windows, form)
+    return Truth(windows, form, kinds)

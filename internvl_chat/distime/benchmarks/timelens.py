@@ -7,8 +7,8 @@ headline counts every annotated query. The published runner rounds times to whol
 does not.
 
 TimeLens2's rows of text (`[{"index", "prediction"}]`, by row of the annotation) are read, too. Its
-scorer leaves answers that are empty or say "none" out of the mean, though not out of R1
-(``mIoU_of_texts``).
+scorer leaves answers that are empty or say "none" out of the mean (``mIoU_of_texts``) and of the R1
+that it prints (``R1@t_of_texts_printed``), though not of the R1 that it saves (``R1@t_of_texts``).
 
 Definitions, prompts and settings: gh:TencentARC/TimeLens, evaluation/compute_metrics.py at 5d90c06;
 gh:MCG-NJU/TimeLens2, evaluation/vlmeval/dataset/timelens.py at a5ce450.
@@ -259,7 +259,8 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
 
 def spans_of(found: Mapping[str, dict], path: Path) -> tuple[dict[str, Interval], Counter[str]]:
     """Return the interval of every prediction that counts, and how many were unusual."""
-    counts: Counter[str] = Counter(dict.fromkeys(("several", "unread_answers", "reversed"), 0))
+    unusual = ("several", "unread_answers", "reversed", "without_length")
+    counts: Counter[str] = Counter(dict.fromkeys(unusual, 0))
     spans = {}
     for key, value in found.items():
         if "timestamps" in value:
@@ -273,6 +274,7 @@ def spans_of(found: Mapping[str, dict], path: Path) -> tuple[dict[str, Interval]
         counts["unread_answers"] += not given
         spans[key] = given[0] if given else NOTHING
         counts["reversed"] += spans[key][0] > spans[key][1]
+        counts["without_length"] += bool(given) and spans[key][0] == spans[key][1]
     return spans, counts
 
 
@@ -333,7 +335,9 @@ def _score_rows(
     if published:
         said = [iou for number, iou in ious.items() if texts.get(number, "") not in MISSING]
         as_run = {f"{metric}_of_texts": value for metric, value in metrics.items()}
-        as_run["mIoU_of_texts"] = 100 * sum(said) / len(said) if said else 0.0
+        printed = recall_table(said) if said else dict.fromkeys(metrics, 0.0)
+        as_run["mIoU_of_texts"] = printed.pop("mIoU")
+        as_run |= {f"{metric}_of_texts_printed": value for metric, value in printed.items()}
     counts = {
         "queries": len(rows),
         "missing": len(rows.keys() - texts.keys()),
