@@ -11,9 +11,11 @@ selection: `distime annotate` on new videos with given captions, a fifth of them
 locators. How well do intervals fit the truth, of all events and of those that were kept? A wrong
 caption has no true interval, its IoU is 0. Thresholds were chosen on other videos (--tuning).
 
-teaching: a toy is trained on few labelled videos, annotates many whose captions are given but not
-their times, and a second toy is trained on both, beside one that has all labels. All three begin
-with the same checkpoint, the quickstart's third stage, and take the same number of steps.
+teaching: two toys are trained on few labelled videos, in different orders, and annotate many whose
+captions are given but not their times; what they agree on is kept. The first of them then goes on
+in three ways of equally many steps: with its labels alone, with labels and annotations (the second
+model), and with the labels of all videos. They begin with the quickstart's third stage (`relate`),
+which knows colours, shapes and time words, and some grounding, from lessons on other videos.
 
 Without --locators and --starts the quickstart makes the checkpoints (a quarter of an hour each).
 """
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=150, help="videos to score on (150)")
     parser.add_argument("--steps", type=int, default=300, help="of each training (300)")
     parser.add_argument("--batch-size", type=int, default=16, help="videos in a step (16)")
-    parser.add_argument("--teacher-confidence", type=float, default=0.5, help="(0.5)")
+    parser.add_argument("--teacher-agreement", type=float, default=0.6, help="(0.6)")
     args = parser.parse_args()
     for part in args.parts:
         PARTS[part](args)
@@ -133,14 +135,13 @@ def selection(args: argparse.Namespace) -> None:
     captions = captions_of(specs, args.wrong, SETS[name])
     lines = [json.dumps({"video": v, "captions": list(said)}) for v, said in captions.items()]
     write_text(folder / "captions.jsonl", "\n".join(lines) + "\n")
-    locators = args.locators or [quickstart(args.out, seed) / "ground" for seed in (0, 1)]
+    models = args.locators or [quickstart(args.out, seed) / "ground" for seed in (0, 1)]
     started = time.perf_counter()
     distime(
         "annotate", folder / "videos", "--out", folder / "annotation",
         "--captioner", f"file:{folder / 'captions.jsonl'}",
-        *(w for k, path in enumerate(locators) for w in ("--locator", f"distime:toy{k}={path}")),
-        "--same-words", 1, "--device", "cpu", "--min-agreement", args.min_agreement,
-        "--held-out", 0,
+        *locators(models), "--same-words", 1, "--device", "cpu",
+        "--min-agreement", args.min_agreement, "--held-out", 0,
     )  # fmt: skip
     print(f"annotated in {time.perf_counter() - started:.0f} s")
     kept, dropped = judged(AnnotationFolder(folder / "annotation"), captions)
@@ -155,6 +156,12 @@ def selection(args: argparse.Namespace) -> None:
         other = compare(*parts)
         row = [other[name] for name in ("kept", "mIoU of kept", "wrong dropped", "right kept")]
         print(f"{least:<24}" + "".join(f"{value:12}" for value in row))
+
+
+def locators(models: Sequence[Path]) -> list[str]:
+    """Return the flags that name checkpoints as locators."""
+    flags = (("--locator", f"distime:toy{number}={path}") for number, path in enumerate(models))
+    return [word for pair in flags for word in pair]
 
 
 class Judged(NamedTuple):
@@ -226,18 +233,18 @@ def teaching(args: argparse.Namespace) -> None:
         start = args.starts[number] if args.starts else quickstart(args.out, seed) / "relate"
         rows.append(taught(args.out / f"teaching{seed}", start, seed, args))
         print(json.dumps(rows[-1]), flush=True)
-    gain, room = (
-        np.array([row[name] - row["first"] for row in rows]) for name in ("second", "all labels")
-    )
-    print("seed   start   first  second  all labels  share of the distance")
-    for seed, row, one, whole in zip(args.seeds, rows, gain, room, strict=True):
-        values = [row[name] for name in ("start", "first", "second", "all labels")]
-        print(f"{seed:<4}" + "".join(f"{v:8.1f}" for v in values) + f"      {one / whole:10.2f}")
-    print(f"mean gain {gain.mean():.1f} of {room.mean():.1f} points: {gain.sum() / room.sum():.2f}")
+    names = ("start", "first", "longer", "second", "all labels")
+    print("seed" + "".join(f"{name:>12}" for name in names))
+    for seed, row in zip(args.seeds, rows, strict=True):
+        print(f"{seed:<4}" + "".join(f"{row[name]:12.1f}" for name in names))
+    for before in ("first", "longer"):
+        gain, room = (np.array([row[name] - row[before] for row in rows]) for name in names[-2:])
+        shares = ", ".join(f"{one / whole:.2f}" for one, whole in zip(gain, room, strict=True))
+        print(f"from {before} to all labels: {gain.mean():+.1f} of {room.mean():+.1f}; {shares}")
 
 
 def taught(folder: Path, start: Path, seed: int, args: argparse.Namespace) -> dict[str, float]:
-    """Return the held-out mIoU (percent) of the start and of the three models of a seed."""
+    """Return the held-out mIoU (percent) of the models of a seed, and how good annotations are."""
     sizes = {"labelled": args.labelled, "unlabelled": args.unlabelled, "held_out": args.held_out}
     specs = {
         name: write_videos(folder / name, count, SETS[name] + 2 * seed)
@@ -258,21 +265,23 @@ def taught(folder: Path, start: Path, seed: int, args: argparse.Namespace) -> di
         scores[name] = round(json.loads(done.read_text())["metrics"]["mIoU"], 1)
         print(f"seed {seed}: {name} {scores[name]}", flush=True)
 
-    def train(name: str, sources: dict) -> Path:
+    def train(name: str, begin: Path, sources: dict, order: int = seed) -> Path:
         out = folder / "checkpoints" / name
         meta = folder / f"{name}.json"
         write_json(meta, sources)
         if not (out / "config.json").is_file():
             stage = Stage(args.steps, args.batch_size, schedule="cosine", learning_rate=2e-3)
-            train_stage(start, out, meta, stage, FRAMES["ground"], seed)
+            train_stage(begin, out, meta, stage, FRAMES["ground"], order)
         score(name, out)
         return out
 
+    few = {"labelled": labels["labelled"]}
     score("start", start)
-    first = train("first", {"labelled": labels["labelled"]})
-    made = annotate_unlabelled(folder, first, specs["unlabelled"], args.teacher_confidence)
-    train("second", {"labelled": labels["labelled"], "annotated": made})
-    train("all labels", labels)
+    teachers = [train("first", start, few), train("other", start, few, seed + 100)]
+    made = annotate_unlabelled(folder, teachers, specs["unlabelled"], args.teacher_agreement)
+    train("second", teachers[0], few | {"annotated": made})
+    train("all labels", teachers[0], labels)
+    train("longer", teachers[0], few)
     places = AnnotationFolder(folder / "annotation")
     truth = {
         s.file_name: {e.query: (e.start, e.end) for e in s.events} for s in specs["unlabelled"]
@@ -295,9 +304,9 @@ def annotation(folder: Path, name: str, specs: Sequence[SyntheticVideo]) -> dict
 
 
 def annotate_unlabelled(
-    folder: Path, teacher: Path, specs: Sequence[SyntheticVideo], confidence: float
+    folder: Path, teachers: Sequence[Path], specs: Sequence[SyntheticVideo], agreement: float
 ) -> dict:
-    """Have the teacher locate the events of videos; return the entry of a meta file."""
+    """Have teachers locate the events of videos; return the entry of a meta file."""
     captions, templates = folder / "captions.jsonl", folder / "templates.txt"
     lines = (
         json.dumps({"video": spec.file_name, "captions": [event.query for event in spec.events]})
@@ -307,8 +316,8 @@ def annotate_unlabelled(
     write_text(templates, TEMPLATES)
     distime(
         "annotate", folder / "unlabelled", "--out", folder / "annotation",
-        "--captioner", f"file:{captions}", "--locator", f"distime:teacher={teacher}",
-        "--same-words", 1, "--device", "cpu", "--min-confidence", confidence,
+        "--captioner", f"file:{captions}", *locators(teachers),
+        "--same-words", 1, "--device", "cpu", "--min-agreement", agreement,
         "--templates", templates, "--held-out", 0,
     )  # fmt: skip
     entries = json.loads((folder / "annotation" / "meta.json").read_text())
