@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from distime.engine import Decoding, Engine, EngineError, Job
+from distime.engine.sampling import says_again
 from distime.processing.video import VideoError
 from engine.conftest import alone, check
 
@@ -166,6 +167,42 @@ def test_attention_that_cannot_be_stacked_is_answered_video_by_video(
     assert caplog.text.count("one video is answered at a time") == 1
 
 
+@pytest.mark.parametrize("stacked", [True, False])
+def test_answers_that_run_away_can_be_ended(model, inputs, monkeypatch, stacked):
+    say = model.processor.tokenizer("red circle", add_special_tokens=False).input_ids
+    said = torch.zeros(len(model.processor.tokenizer), dtype=bool).index_fill(
+        0, torch.tensor(say), 1
+    )
+    hook = model.model.lm_head.register_forward_hook(
+        lambda _, __, logits: torch.where(said, 0.0, -torch.inf).expand_as(logits).to(logits)
+    )
+    monkeypatch.setattr("distime.engine.slots.Slots.can_hold", staticmethod(lambda _: stacked))
+
+    def ask(**options):
+        decoding = Decoding(max_new_tokens=60, **options)
+        (finished,) = Engine(model.model, model.processor).run(Job(lambda: inputs[1], decoding))
+        return finished, [
+            len(model.processor.tokenizer(a.text).input_ids) for a in finished.first_answers()
+        ]
+
+    with hook:
+        finished, lengths = ask()
+        assert finished.ran_away == 0 and set(lengths) == {60}
+        finished, lengths = ask(max_repeats=3)
+        assert finished.ran_away == len(lengths) == 2 and set(lengths) == {32}
+
+
+def test_what_repeats_itself():
+    said = [*range(50)]
+    assert says_again([*said, *[7, 8, 9] * 11], 4)
+    assert says_again([*said, *said, *said], 3)
+    assert says_again([1, 2, *[5] * 32], 2)
+    assert not says_again([*said, *[7, 8, 9] * 10], 4)  # too short
+    assert not says_again([*said, *said, *said], 4)
+    assert not says_again([*said, *[7, 8, 9] * 11, 1], 4)
+    assert not says_again([], 2)
+
+
 def test_memory_is_given_back(model, inputs):
     engine = Engine(model.model, model.processor)
     list(engine.run(jobs_of(inputs, decoding=Decoding(max_new_tokens=4))))
@@ -186,6 +223,7 @@ def test_memory_is_given_back(model, inputs):
         {"temperature": float("nan")},
         {"top_p": 0.0},
         {"top_k": -1},
+        {"max_repeats": 1},
     ],
 )
 def test_values_out_of_range_are_refused_by_name(options):

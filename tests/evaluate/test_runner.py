@@ -154,6 +154,16 @@ def remux(source, target, seconds=float("inf")):
 
 
 @pytest.mark.smoke
+def test_answers_that_were_ended_are_counted(charades, monkeypatch):
+    monkeypatch.setattr("distime.engine.batch.says_again", lambda ids, times: len(ids) >= times)
+    result = run(Settings(**charades, max_repeats=2))
+    reasons = [warning["reason"] for warning in result.run["warnings"]]
+    assert reasons and all("2 times running (--max-repeats)" in reason for reason in reasons)
+    assert result.run["counts"]["videos_with_warnings"] == len(reasons)
+    with pytest.raises(SettingsError, match="--max-repeats 1: give 0, or 2 or more"):
+        Settings(**charades, max_repeats=1)
+
+
 def test_few_tokens_at_once_change_no_answer(charades, one_process):
     result = run(Settings(**charades, max_batch_tokens=1))
     assert result.path.read_bytes() == one_process["charades"][1].path.read_bytes()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distime.engine.sampling import Decoding, choose, logits_of
+from distime.engine.sampling import Decoding, choose, logits_of, says_again
 from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE
@@ -39,6 +39,7 @@ class Row:
         ids: generated so far, the last one not yet fed.
         intervals: normalised `(2,)` of each `<TIME_STAMP>` among them.
         distributions: `(2, reg_max + 1)` of each, if the time head has any.
+        ran_away: it was ended since it repeated itself.
     """
 
     tag: Any
@@ -51,6 +52,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     intervals: list[Tensor] = field(default_factory=list)
     distributions: list[Tensor] = field(default_factory=list)
+    ran_away: bool = False
 
 
 class Batch:
@@ -241,7 +243,11 @@ class Batch:
 
     def _has_ended(self, row: Row) -> bool:
         ends = row.ids[-1] == self.end_id or row.ids[-1] in row.decoding.stop_ids
-        return ends or len(row.ids) >= row.decoding.max_new_tokens
+        if ends or len(row.ids) >= row.decoding.max_new_tokens:
+            return True
+        repeats = row.decoding.max_repeats
+        row.ran_away = repeats > 0 and says_again(row.ids, repeats)
+        return row.ran_away
 
     def _make_room(self, rows: int, width: int) -> None:
         """Grow the buffers where they are too small, to what is needed and a reserve."""

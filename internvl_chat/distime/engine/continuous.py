@@ -29,6 +29,7 @@ class _Open:
     suffixes: list[list[int]]
     answers: list[list[Answer | None]]
     missing: int
+    ran_away: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class Run:
                 self.ready.append(Finished(owner.job, error=error))
                 return
             owner.answers[tag.question][tag.sample] = answer
+            owner.ran_away += row.ran_away
         owner.missing -= 1
         if owner.missing == 0:
-            self.ready.append(Finished(owner.job, owner.answers))
+            self.ready.append(Finished(owner.job, owner.answers, ran_away=owner.ran_away))

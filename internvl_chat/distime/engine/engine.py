@@ -23,7 +23,7 @@ from distime.engine.batch import Batch, Row
 from distime.engine.continuous import Run
 from distime.engine.jobs import Finished, Job, Source
 from distime.engine.loader import Given
-from distime.engine.sampling import Decoding, EngineError
+from distime.engine.sampling import Decoding, EngineError, says_again
 from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.processing.answers import Answer, read_answer
@@ -166,7 +166,14 @@ class Engine:
         for row, ids_, times, spread in zip(rows, new, output.times, spreads, strict=True):
             ends = {ids.im_end, *decoding.stop_ids}
             length = next((i + 1 for i, token in enumerate(ids_) if token in ends), len(ids_))
-            row.ids, row.intervals, row.distributions = ids_[:length], list(times), list(spread)
+            if decoding.max_repeats:
+                steps = range(1, length)
+                again = (n for n in steps if says_again(ids_[:n], decoding.max_repeats))
+                row.ran_away = (end := next(again, None)) is not None
+                length = end or length
+            row.ids = ids_[:length]
+            count = row.ids.count(self.model.config.time_token_id)
+            row.intervals, row.distributions = list(times)[:count], list(spread)[:count]
 
     def read(self, row: Row, duration: float) -> Answer:
         """Return a row's answer in words and seconds.

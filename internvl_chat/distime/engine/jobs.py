@@ -63,11 +63,13 @@ class Finished:
         job: as it was given.
         answers: per question its samples; None for what was cancelled. Empty after an error.
         error: what its loading raised, or why its answers cannot be used.
+        ran_away: how many answers were ended since they repeated themselves.
     """
 
     job: Job
     answers: Sequence[Sequence[Answer | None]] = ()
     error: Exception | None = None
+    ran_away: int = 0
 
     def first_answers(self) -> list[Answer]:
         """Return the one answer to every question.

@@ -12,6 +12,8 @@ from torch.nn.functional import linear
 
 from distime.errors import DisTimeError
 
+_RUNAWAY = 32  # tokens of the shortest stretch that repeats itself
+_PERIOD = 128  # tokens of the longest sequence that is looked for
 _PIECE = 1024  # tokens whose weights lie in the processor's cache with room to spare
 
 
@@ -34,6 +36,8 @@ class Decoding:
             None for other draws every time.
         stop_ids: tokens that end the answer beside the end of the turn; each is kept.
         never_ids: tokens that are not chosen.
+        max_repeats: an answer ends when it says the same so many times running, see `says_again`; 0
+            lets it go on.
         sample_times: also draw times from their distributions, at the same temperature, instead of
             taking the expectation.
 
@@ -50,6 +54,7 @@ class Decoding:
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
     never_ids: tuple[int, ...] = ()
+    max_repeats: int = 0
     sample_times: bool = False
 
     def __post_init__(self):
@@ -63,6 +68,8 @@ class Decoding:
                 f"temperature is {self.temperature}: give a positive number, or do_sample=False "
                 "for the likeliest answer"
             )
+        if self.max_repeats < 0 or self.max_repeats == 1:
+            raise EngineError(f"max_repeats is {self.max_repeats}: give 0 for never, or at least 2")
         if self.sample_times and not self.do_sample:
             raise EngineError("sample_times needs do_sample=True")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -76,6 +83,23 @@ class Decoding:
         if not self.do_sample:
             return None
         return torch.Generator(device).manual_seed(((self.seed or 0) * 1_000_003 + number) % 2**63)
+
+
+def says_again(ids: Sequence[int], times: int) -> bool:
+    """Whether an answer has run away: its end is one sequence, so many times running.
+
+    Words count, times do not. A stretch below `_RUNAWAY` tokens is none: "10000" repeats a token.
+
+    Args:
+        ids: of the answer so far.
+        times: at least 2.
+    """
+    for period in range(1, min(_PERIOD, len(ids) // times) + 1):
+        length = period * max(times, -(-_RUNAWAY // period))
+        end = ids[-length:]
+        if length <= len(ids) and end[period:] == end[:-period]:
+            return True
+    return False
 
 
 def logits_of(head: nn.Module, hidden: Tensor) -> Tensor:

@@ -163,6 +163,11 @@ class Answerer:
                 found[task.key] = dict.fromkeys(range(len(task.queries)))
                 yield task, finished.error
                 continue
+            if finished.ran_away:
+                self.warnings[task.key] += (
+                    f"{task.path}: {finished.ran_away} answers were ended since they said the same "
+                    f"{self.settings.max_repeats} times running (--max-repeats)",
+                )
             answers |= enumerate(finished.first_answers(), start=first)
             if len(answers) == len(task.queries):
                 yield task, [answers[number] for number in range(len(task.queries))]
@@ -170,7 +175,9 @@ class Answerer:
     def _jobs(self, task: Task, group: int) -> Iterator[Job]:
         """One job for all queries, or, with `share_prefix` off, one for each."""
         sample = cache(lambda: self._load(task))
-        decoding = Decoding(max_new_tokens=self.settings.max_new_tokens)
+        decoding = Decoding(
+            max_new_tokens=self.settings.max_new_tokens, max_repeats=self.settings.max_repeats
+        )
         step = len(task.queries) if self.settings.share_prefix else 1
         for first in range(0, len(task.queries), step):
             questions = [query.question for query in task.queries[first : first + step]]

@@ -80,6 +80,9 @@ class Settings:
         choices=("published", "owners"),
     )
     max_new_tokens: int = _setting(1000, "longest answer in tokens")
+    max_repeats: int = _setting(
+        0, "end an answer that says the same so many times running (0: never, as published)"
+    )
     subtitles: Path | None = _setting(
         None, "folder of the subtitle files, shown between the frames, of a benchmark that has them"
     )
@@ -179,6 +182,8 @@ class Settings:
             value, least = getattr(self, name), int(name not in ("max_failures", "plots"))
             if value is not None:
                 _expect(value >= least, name, value, f"give {least} or more")
+        repeats = self.max_repeats
+        _expect(repeats == 0 or repeats >= 2, "max_repeats", repeats, "give 0, or 2 or more")
         if self.fps is not None:
             _expect(self.fps > 0, "fps", self.fps, "give more than 0")
             _expect(not self.num_segments, "fps", self.fps, "give it or --num-segments, not both")
@@ -320,6 +325,7 @@ class Settings:
             "checkpoint": checkpoint_digest(self.checkpoint),
             **{name: getattr(self, name) for name in (*names, "quantize")},
             "subtitles": self.subtitles is not None,
+            **({"max_repeats": self.max_repeats} if self.max_repeats else {}),
             # Left out where they are not used: answers of earlier versions still belong.
             **({"prompt": self.prompt} if self.prompt != "published" else {}),
             **{name: value for name, value in self.frames.items() if value is not None},
