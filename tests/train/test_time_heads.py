@@ -11,6 +11,8 @@ import torch
 
 from answering import QUERIES
 from distime import DisTime, DisTimeProcessor
+from distime.backbones import BACKBONES
+from distime.cli import main
 from distime.data.dataset import DataSettings, TrainingData
 from distime.data.lengths import count_lengths
 from distime.engine import Decoding, EngineError
@@ -18,7 +20,13 @@ from distime.evaluate import Settings, SettingsError, run
 from distime.evaluate.journal import answer_from_dict, answer_to_dict
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
-from distime.toy.stages import synthetic_benchmark
+from distime.toy.stages import (
+    Stage,
+    StageError,
+    stage_flags,
+    synthetic_benchmark,
+    train_stage_here,
+)
 from distime.toy.synthetic import write_videos
 from distime.toy.tiny import write_tiny_checkpoint
 from distime.train.arguments import parse
@@ -192,6 +200,21 @@ def test_times_beyond_the_video_are_cut_before_they_are_written(workspace, start
     assert group.num_clamped == 1 and "ends beyond" in group.warnings[0]
 
 
+@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - {"internvl"}))
+def test_words_on_every_backbone(workspace, tmp_path, backbone):
+    (tmp_path / "words.txt").write_text(" ".join(WORDS))
+    words = ("--words", str(tmp_path / "words.txt"), "--time-head", "text")
+    assert main(["tiny", backbone, str(tmp_path / "start"), *words]) == 0
+    train(workspace, tmp_path / "out", "--model_name_or_path", tmp_path / "start",
+          "--max_steps", 1, "--per_device_train_batch_size", 2)  # fmt: skip
+    model = DisTime.from_pretrained(tmp_path / "out", device="cpu")
+    assert model.model.config.time_head == "text"
+    assert "seconds" in model.prompt(workspace / "a.mp4", "when?")
+    one, other = model.ask(workspace / "a.mp4", ["when?", "what is seen?"], max_new_tokens=6)
+    (alone,) = model.ask(workspace / "a.mp4", ["what is seen?"], max_new_tokens=6)
+    assert alone.text == other.text and not one.events
+
+
 @pytest.mark.parametrize("name", HEAD_NAMES)
 def test_an_adapter_of_each_is_the_model(workspace, start, tmp_path, name):
     flags = ("--model_name_or_path", start, "--time_head", name, "--max_steps", 1, *LORA)
@@ -202,11 +225,29 @@ def test_an_adapter_of_each_is_the_model(workspace, start, tmp_path, name):
         torch.testing.assert_close(parameter, expected[key], rtol=1e-5, atol=1e-6)
     model = DisTime.from_pretrained(tmp_path / "adapter", device="cpu")
     assert model.model.config.time_head == model.processor.settings.time_head == name
+    assert main(["merge", str(start), str(tmp_path / "adapter"), str(tmp_path / "merged")]) == 0
+    for key, parameter in parameters(tmp_path / "merged").items():
+        torch.testing.assert_close(parameter, expected[key], rtol=1e-5, atol=1e-6)
     wrong = next(one for one in HEAD_NAMES if one != name)
     if not head_class(name).in_words:
         with pytest.raises(ArgumentError, match=f"--time_head {wrong}: .*has the time head {name}"):
             words = ("--model_name_or_path", tmp_path / "adapter", "--time_head", wrong)
             parse(command_line(workspace, tmp_path, *words))
+
+
+def test_the_toys_stages_give_a_head_the_flags_that_it_has(workspace, start, tmp_path):
+    given = (start, tmp_path, workspace / "meta.json", Stage(1, 2), 4, 0)
+    for name in HEAD_NAMES:
+        words = stage_flags(*given, "--time_head", name, "--use_cpu", "True")
+        parse(words)
+        reduces = "--distribution_loss_reduction" in words
+        assert reduces == ("distribution" in head_class(name).losses)
+    assert "--distribution_loss_reduction" not in stage_flags(*given)
+    quick = ("--warmup_steps", "0", "--disable_tqdm", "True")
+    train_stage_here(*given, "--time_head", "regression", *quick)
+    assert DisTimeProcessor.from_pretrained(tmp_path).settings.time_head == "regression"
+    with pytest.raises(StageError, match="ended with exit code 2"):
+        train_stage_here(*given, "--time_head", "tape")
 
 
 @pytest.mark.parametrize(
