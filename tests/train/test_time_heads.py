@@ -20,6 +20,8 @@ from distime.evaluate import Settings, SettingsError, run
 from distime.evaluate.journal import answer_from_dict, answer_to_dict
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
+from distime.processing.answers import read_words
+from distime.serve.answering import Asked, Growing
 from distime.toy.stages import (
     Stage,
     StageError,
@@ -184,6 +186,21 @@ def test_words_go_into_prompts_and_training_and_come_back_as_events(workspace, s
     assert model.ground(workspace / "a.mp4", "red", max_new_tokens=1) == []
     prompt = model.prompt(workspace / "a.mp4", "and then?", [("when?", answer)])
     assert "red at 1.0 - 3.5 seconds, blue at 2.0 - 4.0 seconds." in prompt
+
+
+def test_a_stream_holds_words_back_until_they_are_settled(workspace, start, monkeypatch):
+    model, heard = DisTime.from_pretrained(start, device="cpu"), []
+    asked = Asked(model, None, "", ["when?"], on_text=lambda *told: heard.append(told))
+    asked.inputs = model.processor.shared_prefix(workspace / "a.mp4", ["when?"])
+    whole, growing, sent = "red at 1.0 - 3.5 seconds, then 2 more.", Growing(), ""
+    for end in range(1, len(whole) + 1):
+        monkeypatch.setattr(DisTimeProcessor, "decode", lambda *_, end=end: whole[:end])
+        asked.hear(0, 0, [1], [])
+        _, text, events = heard[-1]
+        sent += growing.piece(text, events)[0]
+    assert read_words(model.processor, whole, 4).readable.startswith(sent)
+    assert sent == "red at 1.0 - 3.5 s, then 2 more."
+    assert [(event.start, event.end) for event in events] == [(1, 3.5)]
 
 
 def test_times_beyond_the_video_are_cut_before_they_are_written(workspace, start):
