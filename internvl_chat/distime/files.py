@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,18 @@ def read_json(path: Path, what: str) -> tuple[Any, list[str]]:
         raise FileError(f"{path}: JSON nested too deeply to be the {what}.") from None
 
 
-def read_rows(path: Path, what: str) -> list[tuple[str, dict[str, Any]]]:
+def read_rows(
+    path: Path, what: str, needed: Collection[str] = ()
+) -> list[tuple[str, dict[str, Any]]]:
     """Return the objects of a JSON list or of JSON lines, each behind its place in the file.
 
+    Args:
+        path: the file.
+        what: its role in error messages.
+        needed: keys that every object has.
+
     Raises:
-        FileError: the file cannot be read, is neither, or holds something that is no object.
+        FileError: the file cannot be read, is neither, or holds something else.
     """
     text = read_text(path, what)
     if text.lstrip().startswith("["):
@@ -110,7 +117,15 @@ def read_rows(path: Path, what: str) -> list[tuple[str, dict[str, Any]]]:
     for place, row in rows:
         if not isinstance(row, dict):
             raise FileError(f"{place}: expected an object; give the {what}.")
+        if not row.keys() >= set(needed):
+            form = ", ".join(f'"{key}"' for key in needed)
+            raise FileError(f"{place}: expected {{{form}, ...}}; is this the {what}?")
     return rows
+
+
+def json_lines(rows: Iterable[Any]) -> str:
+    """The text of a file with one JSON value a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def file_digest(path: Path) -> str:

@@ -31,7 +31,7 @@ from distime.benchmarks.base import (
     restricted,
 )
 from distime.benchmarks.result import Result
-from distime.files import FileError, read_text, write_text
+from distime.files import FileError, json_lines, read_text, write_text
 from distime.metrics import ptb
 from distime.metrics.dense_captioning import (
     THRESHOLDS,
@@ -103,9 +103,9 @@ class AnetDVC(Benchmark):
                     for event in captioned_events(answer)
                 ]
                 line = {"video_id": query.video, "task": "captioning", "time_unit": "seconds"}
-                lines.append(json.dumps(line | {"answer": json.dumps(events)}))
+                lines.append(line | {"answer": json.dumps(events)})
         path = out_dir / "results.txt"
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_text(path, json_lines(lines))
         return path
 
     def truth(self, query: Query) -> list[Event]:

@@ -236,7 +236,7 @@ class Benchmark(ABC):
     of_synthetic: ClassVar[Callable[[Sequence, Path], tuple[Path, Path]] | None] = None
     """Writes annotation and ground truth for synthetic videos, for the quickstart."""
     convert: ClassVar[Callable[[Source, Keep], Conversion] | None] = None
-    """From the official files to the annotation (a static method), for `distime prepare`."""
+    """From the official files to the annotation (no instance), for `distime prepare`."""
 
     def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
         """Return the processor to ask with; a benchmark may show the model more than frames."""

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ from distime.benchmarks.base import (
     restricted,
 )
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source
+from distime.data.official import Conversion, Keep, Source, unchanged
 from distime.files import FileError, file_digest, read_rows, write_json
 from distime.metrics import ptb
 from distime.metrics.choices import Options, read_choice
@@ -229,9 +230,8 @@ class ETBench(Benchmark):
     @staticmethod
     def convert(source: Source, keep: Keep) -> Conversion:
         """`etbench_vid_v1.0.json`; the format stays."""
-        items = source.json("etbench_vid_v1.0.json")
-        wanted = [item for item in items if keep(item["video"])]
-        return Conversion({"etbench_vid_v1.0.json": wanted}, [item["video"] for item in items])
+        name = "etbench_vid_v1.0.json"
+        return unchanged(name, source.json(name), itemgetter("video"), keep)
 
 
 def answer_in_words(task: str, answer: Answer) -> str:

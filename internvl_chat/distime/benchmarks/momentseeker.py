@@ -10,14 +10,14 @@ gh:yhy-2000/MomentSeeker at cc1090a (the annotation is on the Hugging Face hub).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distime.benchmarks.base import Answered, Benchmark, Query
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source
-from distime.files import FileError, read_json, write_json
+from distime.data.official import Conversion, Keep, Source, unchanged
+from distime.files import FileError, read_json, read_rows, write_json
 from distime.metrics.interval_sets import set_iou, whole_seconds
 from distime.metrics.intervals import Interval
 from distime.metrics.moments import recall_table
@@ -47,8 +47,7 @@ class MomentSeeker(Benchmark):
         try:
             for number, item in enumerate(answerable(self.read_annotation())):
                 question = self.moment_question(item["qry_text"])
-                video = PurePosixPath(item["src_video_path"]).name
-                yield Query(str(number), video, question, item, title=item["qry_text"])
+                yield Query(str(number), video_of(item), question, item, title=item["qry_text"])
         except (KeyError, TypeError, AttributeError) as error:
             raise self.misfit(error) from None
 
@@ -114,10 +113,12 @@ class MomentSeeker(Benchmark):
     @staticmethod
     def convert(source: Source, keep: Keep) -> Conversion:
         """`t2v.json`; the format stays, rows without an interval are left out."""
-        items = answerable(source.json("t2v.json"))
-        names = [PurePosixPath(item["src_video_path"]).name for item in items]
-        wanted = [item for item, name in zip(items, names, strict=True) if keep(name)]
-        return Conversion({"t2v.json": wanted}, names)
+        return unchanged("t2v.json", answerable(source.json("t2v.json")), video_of, keep)
+
+
+def video_of(item: Mapping[str, Any]) -> str:
+    """The video's file, without its folders."""
+    return PurePosixPath(item["src_video_path"]).name
 
 
 def answerable(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -149,17 +150,13 @@ def read_predictions(path: Path) -> tuple[dict[str, list[Interval]], int]:
     Raises:
         FileError: the file is not of this form.
     """
-    value, _ = read_json(path, "predictions on MomentSeeker")
-    problem = 'expected [{"index", "prediction": "[[s, e], ...]"}]; is this another benchmark\'s?'
-    expect(isinstance(value, list), str(path), problem)
+    rows = read_rows(path, "predictions on MomentSeeker", ("index", "prediction"))
     found: dict[str, list[Interval]] = {}
-    for number, row in enumerate(value, 1):
-        place = f"{path}, row {number}"
-        expect(isinstance(row, dict) and {"index", "prediction"} <= row.keys(), place, problem)
+    for place, row in rows:
         given = row["prediction"]
         if isinstance(given, list):
             spans = [interval(one, place) for one in given]
         else:
             spans = signed_pairs(str(given or ""))
         found[str(row["index"])] = spans
-    return found, len(value) - len(found)
+    return found, len(rows) - len(found)

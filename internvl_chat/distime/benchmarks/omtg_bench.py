@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Hashable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from distime.benchmarks.base import Answered, Benchmark, Query, restricted
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source, table_rows
-from distime.files import FileError, read_text, write_json, write_text
+from distime.data.official import Conversion, Keep, Source, table_rows, unchanged
+from distime.files import FileError, read_rows, read_text, write_json, write_text
 from distime.metrics.interval_sets import merged
 from distime.metrics.intervals import Interval, overlap
 from distime.metrics.matching import best_pairs, plain_iou
@@ -54,7 +54,7 @@ class OMTGBench(Benchmark):
     def queries(self) -> Iterator[Query]:
         """One query per row."""
         try:
-            for item in read_rows(self.settings.annotation):
+            for item in read_table(self.settings.annotation):
                 question = self.moment_question(item["question"])
                 key = str(item["index"])
                 yield Query(key, item["video"], question, item, title=item["question"])
@@ -93,11 +93,11 @@ class OMTGBench(Benchmark):
         only: Collection[Hashable] | None = None,
     ) -> Result:
         """Score rows `{"index", "prediction"}` against the owner's table, JSON or TSV."""
-        rows = read_rows(predictions)
+        rows = read_table(predictions)
         found = {str(row["index"]): spans_of(row, "prediction", predictions) for row in rows}
         everything = {
             str(row["index"]): spans_of(row, "answer", ground_truth)
-            for row in read_rows(ground_truth)
+            for row in read_table(ground_truth)
         }
         truth = restricted(everything, only)
         expect(
@@ -131,8 +131,8 @@ class OMTGBench(Benchmark):
     def convert(source: Source, keep: Keep) -> Conversion:
         """`OMTGBench.tsv` of the owners, written as JSON."""
         items = table_rows(source.find("OMTGBench.tsv"), delimiter="\t")
-        wanted = [{name: item[name] for name in FIELDS} for item in items if keep(item["video"])]
-        return Conversion({"OMTGBench.json": wanted}, [item["video"] for item in items])
+        rows = [{name: item[name] for name in FIELDS} for item in items]
+        return unchanged("OMTGBench.json", rows, itemgetter("video"), keep)
 
 
 def score_query(predicted: Sequence[Interval], truth: Sequence[Interval]) -> dict[str, float]:
@@ -201,24 +201,17 @@ def spans_of(row: dict[str, Any], field: str, path: Path) -> list[Interval]:
     return tagged_or_worded(str(row[field] or ""))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_table(path: Path) -> list[dict[str, Any]]:
     """Read rows with an `index`: a JSON list, JSON lines or tab-separated values.
 
     Raises:
         FileError: the file is none of these.
     """
-    text = read_text(path, "rows of OMTG-Bench")
-    problem = 'expected rows of {"index", ...}; is this another benchmark\'s file?'
-    try:
-        if path.suffix == ".tsv":
-            rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
-        elif text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise FileError(f"{path}: {problem} ({error})") from None
-    expect(rows, str(path), problem)
-    for place, row in enumerate(rows, 1):
-        expect(isinstance(row, dict) and "index" in row, f"{path}, row {place}", problem)
+    what = "rows of OMTG-Bench"
+    if path.suffix == ".tsv":
+        rows = list(csv.DictReader(io.StringIO(read_text(path, what)), delimiter="\t"))
+        expect(rows and "index" in rows[0], str(path), f"it has no column index; give {what}.")
+        return rows
+    rows = [row for _, row in read_rows(path, what, ("index",))]
+    expect(rows, str(path), f"it holds no row; give {what}.")
     return rows

@@ -14,9 +14,9 @@ Definitions: gh:ReXTime/ReXTime, evaluation/rextime_eval.py at cb9f484 (CC BY-NC
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +28,8 @@ from distime.benchmarks.base import (
     restricted,
 )
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, PrepareError, Source
-from distime.files import FileError, read_text, write_text
+from distime.data.official import Conversion, Keep, PrepareError, Source, unchanged
+from distime.files import FileError, json_lines, read_rows, write_text
 from distime.metrics.choices import LETTERS, Options, read_choice
 from distime.metrics.intervals import Interval
 from distime.metrics.moments import hull_iou, recall_table
@@ -98,7 +98,7 @@ class ReXTime(Benchmark):
             elif answer.events:
                 row["pred_relevant_windows"] = [[e.start, e.end] for e in answer.events]
         path = out_dir / "results.jsonl"
-        write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows.values()))
+        write_text(path, json_lines(rows.values()))
         return path
 
     def truth(self, query: Query) -> list[Event]:
@@ -188,7 +188,6 @@ class ReXTime(Benchmark):
     def convert(source: Source, keep: Keep) -> Conversion:
         """`rextime_val.jsonl`, with the options of `rextime_val.json` where that lies beside."""
         items = list(source.json_lines("rextime_val.jsonl"))
-        made = Conversion(videos=[item["vid"] for item in items])
         if source.holds(OPTIONS_FILE):
             options = {str(row["qid"]): row["options"] for row in source.json(OPTIONS_FILE)}
             without = [item["qid"] for item in items if str(item["qid"]) not in options]
@@ -198,9 +197,7 @@ class ReXTime(Benchmark):
                     f"rextime_val.jsonl, first {without[0]}; is it of another version?"
                 )
             items = [{**item, "options": options[str(item["qid"])]} for item in items]
-        lines = [json.dumps(item, ensure_ascii=False) for item in items if keep(item["vid"])]
-        made.files = {"rextime_val.jsonl": "".join(f"{line}\n" for line in lines)}
-        return made
+        return unchanged("rextime_val.jsonl", items, itemgetter("vid"), keep)
 
 
 def choice_question(question: str, options: Sequence[str]) -> str:
@@ -222,20 +219,12 @@ def _first(row: Mapping[str, Any], place: str) -> Interval | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines of objects.
+    """Read JSON lines of objects with a qid.
 
     Raises:
         FileError: the file holds none, or something else.
     """
-    rows = []
-    for number, line in enumerate(read_text(path, "ReXTime JSON lines").splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise FileError(f"{path}, line {number}: not JSON ({error}).") from None
-            expect(isinstance(row, dict) and "qid" in row, f"{path}, line {number}", "no qid.")
-            rows.append(row)
+    rows = [row for _, row in read_rows(path, "ReXTime JSON lines", ("qid",))]
     expect(rows, str(path), "it holds no line.")
     return rows
 

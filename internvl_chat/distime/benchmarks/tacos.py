@@ -15,10 +15,10 @@ gh:Lzq5/UniTime, eval_metrics.py at d889a71.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ import numpy as np
 
 from distime.benchmarks.base import Answered, Benchmark, Query, restricted
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source
-from distime.files import FileError, read_text, write_text
+from distime.data.official import Conversion, Keep, Source, unchanged
+from distime.files import FileError, json_lines, read_rows, write_text
 from distime.metrics.average_precision import interpolated
 from distime.metrics.interval_sets import summed_recall
 from distime.metrics.intervals import NO_ANSWER, Interval
@@ -78,7 +78,7 @@ class Tacos(Benchmark):
     def queries(self) -> Iterator[Query]:
         """One query per line."""
         try:
-            for item in read_rows(self.settings.annotation):
+            for _, item in rows_of(self.settings.annotation, "TACoS annotation"):
                 question = self.moment_question(item["query"])
                 yield Query(str(item["qid"]), item["vid"], question, item, title=item["query"])
         except (KeyError, TypeError, FileError) as error:
@@ -94,9 +94,9 @@ class Tacos(Benchmark):
                     for e in answer.events
                 ]
                 line = {"qid": query.id, "pred_relevant_windows": windows or [[*NO_ANSWER, 0.0]]}
-                lines.append(json.dumps(line))
+                lines.append(line)
         path = out_dir / "results.jsonl"
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_text(path, json_lines(lines))
         return path
 
     def truth(self, query: Query) -> list[Event]:
@@ -146,10 +146,8 @@ class Tacos(Benchmark):
     @staticmethod
     def convert(source: Source, keep: Keep) -> Conversion:
         """`tacos_test_release.jsonl` of Lighthouse; the format stays."""
-        items = list(source.json_lines("tacos_test_release.jsonl"))
-        lines = [json.dumps(item, ensure_ascii=False) for item in items if keep(item["vid"])]
-        text = "".join(f"{line}\n" for line in lines)
-        return Conversion({"tacos_test_release.jsonl": text}, [item["vid"] for item in items])
+        name = "tacos_test_release.jsonl"
+        return unchanged(name, list(source.json_lines(name)), itemgetter("vid"), keep)
 
 
 def _table(
@@ -183,25 +181,15 @@ def summed(pairs: Sequence[tuple[Windows, Interval]]) -> dict[str, float]:
     return summed_recall([(one.listed, [window]) for one, window in pairs])
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines of objects, or a JSON list of them.
+def rows_of(path: Path, what: str) -> list[tuple[str, dict[str, Any]]]:
+    """Read JSON lines of objects, or a JSON list of them, each behind its place.
 
     Raises:
-        FileError: the file is neither, or has a row without a qid.
+        FileError: the file is neither, or has a row without a qid, or none.
     """
-    text = read_text(path, "JSON lines of TACoS")
-    rows: list[Any] = []
-    try:
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise FileError(f"{path}: neither JSON lines nor a list ({error}).") from None
+    rows = read_rows(path, what, ("qid",))
     expect(rows, str(path), "it holds no row.")
-    for place, row in enumerate(rows, 1):
-        expect(isinstance(row, dict) and "qid" in row, f"{path}, row {place}", "it has no qid.")
-    return rows
+    return [(f"{path}, {row['qid']}", row) for _, row in rows]
 
 
 def read_predictions(path: Path) -> tuple[dict[str, Windows], Counter[str]]:
@@ -212,8 +200,7 @@ def read_predictions(path: Path) -> tuple[dict[str, Windows], Counter[str]]:
     """
     counts: Counter[str] = Counter(dict.fromkeys(("duplicates", "no_answer", "reversed"), 0))
     found: dict[str, Windows] = {}
-    for row in read_rows(path):
-        place = f"{path}, {row['qid']}"
+    for place, row in rows_of(path, "predictions on TACoS"):
         given = row.get("pred_relevant_windows")
         expect(isinstance(given, list), place, "pred_relevant_windows is not [[s, e], ...].")
         listed = [interval(window[:2], place) for window in given]
@@ -240,8 +227,7 @@ def read_ground_truth(path: Path) -> dict[str, Interval]:
         FileError: the file is not of this form.
     """
     truth = {}
-    for row in read_rows(path):
-        place = f"{path}, {row['qid']}"
+    for place, row in rows_of(path, "TACoS annotation"):
         truth[str(row["qid"])] = interval(_window(row, place), place)
     return truth
 

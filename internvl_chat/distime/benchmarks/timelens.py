@@ -21,7 +21,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distime.benchmarks.base import Answered, Benchmark, Query
@@ -123,6 +123,14 @@ class _TimeLens(Benchmark):
         metrics = recall_table([hull_iou(*pair) for pair in pairs])
         return Result(cls.name, metrics, counts, as_run, tuple(warnings))
 
+    @classmethod
+    def convert(cls, source: Source, keep: Keep) -> Conversion:
+        """The owner's file; the format stays."""
+        name = PurePosixPath(cls.annotation).name
+        value = source.json(name)
+        videos = [video for video, entry in value.items() for _ in entry["queries"]]
+        return Conversion({name: {v: entry for v, entry in value.items() if keep(v)}}, videos)
+
 
 class TimeLensCharades(_TimeLens):
     """Activities at home."""
@@ -141,11 +149,6 @@ class TimeLensCharades(_TimeLens):
         "Qwen3-VL-8B": {"mIoU": 48.3},
         "Qwen2.5-VL-7B": {"mIoU": 39.3},
     }  # gh:MCG-NJU/TimeLens2, gh:TencentARC/TimeLens
-
-    @staticmethod
-    def convert(source: Source, keep: Keep) -> Conversion:
-        """`charades-timelens.json`; the format stays."""
-        return unchanged("charades-timelens.json", source, keep)
 
 
 class TimeLensANet(_TimeLens):
@@ -166,11 +169,6 @@ class TimeLensANet(_TimeLens):
         "Qwen2.5-VL-7B": {"mIoU": 31.4},
     }  # gh:MCG-NJU/TimeLens2, gh:TencentARC/TimeLens
 
-    @staticmethod
-    def convert(source: Source, keep: Keep) -> Conversion:
-        """`activitynet-timelens.json`; the format stays."""
-        return unchanged("activitynet-timelens.json", source, keep)
-
 
 class TimeLensQVH(_TimeLens):
     """Vlogs and news."""
@@ -189,18 +187,6 @@ class TimeLensQVH(_TimeLens):
         "Qwen3-VL-8B": {"mIoU": 59.4},
         "Qwen2.5-VL-7B": {"mIoU": 31.6},
     }  # gh:MCG-NJU/TimeLens2, gh:TencentARC/TimeLens
-
-    @staticmethod
-    def convert(source: Source, keep: Keep) -> Conversion:
-        """`qvhighlights-timelens.json`; the format stays."""
-        return unchanged("qvhighlights-timelens.json", source, keep)
-
-
-def unchanged(name: str, source: Source, keep: Keep) -> Conversion:
-    """Take over the owner's file, the wanted videos of it."""
-    value = source.json(name)
-    videos = [video for video, entry in value.items() for _ in entry["queries"]]
-    return Conversion({name: {v: entry for v, entry in value.items() if keep(v)}}, videos)
 
 
 def clean(sentence: str) -> str:

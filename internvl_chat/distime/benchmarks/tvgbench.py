@@ -10,7 +10,6 @@ Definitions: gh:xiaomi-research/time-r1, src/vllm_inference/eval_all.py at 7f2b5
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping
@@ -24,8 +23,8 @@ from distime.benchmarks.base import (
     restricted,
 )
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source
-from distime.files import FileError, read_json, read_text, write_text
+from distime.data.official import Conversion, Keep, Source, unchanged
+from distime.files import FileError, json_lines, read_json, read_rows, write_text
 from distime.metrics.intervals import Interval
 from distime.metrics.moments import hull_iou, recall_table
 from distime.metrics.time_texts import last_range_in_words
@@ -67,8 +66,7 @@ class TVGBench(Benchmark):
                 crop = (item["start"], item["end"])
                 bound = None if None in crop else crop
                 question = self.moment_question(item["question"])
-                video = PurePosixPath(item["path"]).name
-                yield Query(key, video, question, item, bound, title=item["question"])
+                yield Query(key, video_of(item), question, item, bound, title=item["question"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.misfit(error) from None
 
@@ -87,9 +85,9 @@ class TVGBench(Benchmark):
                     "duration": query.item["duration"],
                     "output_text": answer.readable,
                 }
-                lines.append(json.dumps(line, ensure_ascii=False))
+                lines.append(line)
         path = out_dir / "results.jsonl"
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_text(path, json_lines(lines))
         return path
 
     def truth(self, query: Query) -> list[Event]:
@@ -136,9 +134,12 @@ class TVGBench(Benchmark):
     def convert(source: Source, keep: Keep) -> Conversion:
         """`tvgbench.json`; the format stays."""
         items = source.json("tvgbench.json")
-        names = [PurePosixPath(item["path"]).name for item in items]
-        wanted = [item for item, name in zip(items, names, strict=True) if keep(name)]
-        return Conversion({"tvgbench.json": wanted}, names)
+        return unchanged("tvgbench.json", items, video_of, keep)
+
+
+def video_of(item: Mapping[str, Any]) -> str:
+    """The video's file, without its folders."""
+    return PurePosixPath(item["path"]).name
 
 
 def keyed(items: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -204,18 +205,10 @@ def read_predictions(path: Path) -> tuple[dict[str, Row], Counter[str]]:
     problem = 'expected {"qid", "pred": [s, e], "target": [s, e]}; is this another benchmark\'s?'
     counts: Counter[str] = Counter(dict.fromkeys(("duplicates", "no_answer", "reversed"), 0))
     found: dict[str, Row] = {}
-    for number, line in enumerate(read_text(path, "predictions on TVGBench").splitlines(), 1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-            key, target = str(row["qid"]), interval(row["target"], place)
-            given = row["pred"] if "pred" in row else _first(row["output_text"])
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(f"{place}: {problem}") from None
+    for place, row in read_rows(path, "predictions on TVGBench", ("qid", "target")):
+        key, target = str(row["qid"]), interval(row["target"], place)
+        expect("pred" in row or isinstance(row.get("output_text"), str), place, problem)
+        given = row["pred"] if "pred" in row else _first(row["output_text"])
         expect(isinstance(given, list | tuple), place, problem)
         predicted = None if None in given else interval(given, place)
         counts["duplicates"] += key in found

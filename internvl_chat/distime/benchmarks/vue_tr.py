@@ -16,16 +16,16 @@ gh:MCG-NJU/TimeLens2, evaluation/vlmeval/dataset/vidi_vue_tr.py at a5ce450.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
+from operator import itemgetter
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from distime.benchmarks.base import Answered, Benchmark, Query
 from distime.benchmarks.result import Result
-from distime.data.official import Conversion, Keep, Source
-from distime.files import FileError, read_json, read_text, write_json
+from distime.data.official import Conversion, Keep, Source, unchanged
+from distime.files import read_rows, write_json
 from distime.metrics.interval_sets import area, merged, precision_recall, set_iou, whole_seconds
 from distime.metrics.intervals import Interval
 from distime.metrics.moments import recall_table
@@ -135,6 +135,12 @@ class _VueTr(Benchmark):
             as_run = {f"{name}_as_listed": value for name, value in areas(rows).items()}
         return Result(cls.name, metrics, counts, as_run, tuple(warnings))
 
+    @classmethod
+    def convert(cls, source: Source, keep: Keep) -> Conversion:
+        """The owner's file; the format stays."""
+        name = PurePosixPath(cls.annotation).name
+        return unchanged(name, source.json(name), itemgetter("video_id"), keep)
+
 
 class VueTrV2(_VueTr):
     """1,600 queries about 847 videos."""
@@ -151,11 +157,6 @@ class VueTrV2(_VueTr):
         "GPT-5": {"IoU": 17.15, "Precision": 29.64, "Recall": 26.63},
     }  # gh:bytedance/vidi
 
-    @staticmethod
-    def convert(source: Source, keep: Keep) -> Conversion:
-        """`VUE-TRv2_ground_truth.json`; the format stays."""
-        return unchanged("VUE-TRv2_ground_truth.json", source, keep)
-
 
 class VueTr(_VueTr):
     """The first version."""
@@ -165,18 +166,6 @@ class VueTr(_VueTr):
     rank = 25
     annotation = "vue_tr/VUE-TR_ground_truth.json"
     videos = "vue_tr"
-
-    @staticmethod
-    def convert(source: Source, keep: Keep) -> Conversion:
-        """`VUE-TR_ground_truth.json`; the format stays."""
-        return unchanged("VUE-TR_ground_truth.json", source, keep)
-
-
-def unchanged(name: str, source: Source, keep: Keep) -> Conversion:
-    """Take over the owner's file, the wanted videos of it."""
-    items = source.json(name)
-    wanted = [item for item in items if keep(item["video_id"])]
-    return Conversion({name: wanted}, [item["video_id"] for item in items])
 
 
 def score_query(predicted: Sequence[Interval], truth: Sequence[Interval]) -> Scored:
@@ -240,25 +229,15 @@ def read_predictions(path: Path) -> tuple[list[tuple[str, list[Interval]]], bool
         FileError: the file is not of this form.
     """
     problem = 'expected [{"query_id", "answer": [[s, e], ...]}]; is this another benchmark\'s file?'
-    if path.suffix == ".jsonl":
-        try:
-            lines = read_text(path, "predictions").splitlines()
-            value = [json.loads(line) for line in lines if line.strip()]
-        except ValueError as error:
-            raise FileError(f"{path}: {problem} ({error})") from None
-    else:
-        value, _ = read_json(path, "predictions")
-    expect(isinstance(value, list), str(path), problem)
+    rows = read_rows(path, "predictions")
     found = []
-    is_text = bool(value) and isinstance(value[0], dict) and "prediction" in value[0]
-    for number, row in enumerate(value, 1):
-        place = f"{path}, row {number}"
+    is_text = bool(rows) and "prediction" in rows[0][1]
+    for place, row in rows:
         if is_text:
-            fits = isinstance(row, dict) and {"index", "prediction"} <= row.keys()
-            expect(fits, place, problem)
+            expect({"index", "prediction"} <= row.keys(), place, problem)
             found.append((str(row["index"]), signed_pairs(str(row["prediction"] or ""))))
             continue
-        expect(isinstance(row, dict) and isinstance(row.get("answer"), list), place, problem)
+        expect(isinstance(row.get("answer"), list), place, problem)
         key = row.get("query_id", row.get("id"))
         expect(key is not None, place, problem)
         found.append((str(key), [interval(one, place) for one in row["answer"] if one != []]))
@@ -271,12 +250,9 @@ def read_ground_truth(path: Path) -> list[dict[str, Any]]:
     Raises:
         FileError: the file is not of this form.
     """
-    items, _ = read_json(path, "VUE-TR annotation")
-    fields = {"query_id", "gt", *GROUPS}
-    expect(isinstance(items, list) and items, str(path), "not a VUE-TR annotation.")
-    for number, item in enumerate(items, 1):
-        place = f"{path}, row {number}"
-        expect(isinstance(item, dict) and fields <= item.keys(), place, "not a VUE-TR annotation.")
+    rows = read_rows(path, "VUE-TR annotation", {"query_id", "gt", *GROUPS})
+    expect(rows, str(path), "not a VUE-TR annotation.")
+    for place, item in rows:
         for window in item["gt"]:
             interval(window, place)
-    return items
+    return [item for _, item in rows]

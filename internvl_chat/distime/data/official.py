@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distime.data.video_finder import VideoFinder
 from distime.errors import DisTimeError
-from distime.files import FileError, read_json, write_json, write_text
+from distime.files import FileError, json_lines, read_json, write_json, write_text
 
 Keep = Callable[[str], bool]
 """Whether the queries of a video are wanted."""
@@ -39,6 +39,23 @@ class Conversion:
     files: dict[str, Any] = field(default_factory=dict)
     videos: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+
+
+def unchanged(
+    name: str, items: Sequence[Any], video_of: Callable[[Any], str], keep: Keep
+) -> Conversion:
+    """Take over the rows of an official file, those whose video is wanted.
+
+    Args:
+        name: of the file, which is written as JSON lines if it ends so.
+        items: its rows, one for each query.
+        video_of: which video a row is about.
+        keep: whether that is wanted.
+    """
+    videos = [video_of(item) for item in items]
+    wanted = [item for item, video in zip(items, videos, strict=True) if keep(video)]
+    value = json_lines(wanted) if name.endswith(".jsonl") else wanted
+    return Conversion({name: value}, videos)
 
 
 class Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from distime.evaluate.answering import Answerer, Task, units_of
 from distime.evaluate.journal import Journal, Records
 from distime.evaluate.processes import Processes, joined_processes
 from distime.evaluate.settings import Settings
-from distime.files import FileError, read_json, write_json, write_text
+from distime.files import FileError, json_lines, read_json, write_json, write_text
 from distime.provenance import versions
 from distime.show.report import FinishedRun, write_report
 
@@ -312,4 +311,4 @@ def distributions(answered: Answered) -> str:
         for query, answer in answered
         if answer is not None
     ]
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return json_lines(lines)
