@@ -74,6 +74,13 @@ def test_lora_trains_adapters_embeddings_and_time_modules_alone(workspace, tmp_p
         assert changed == bool(adapted or in_full), name
 
 
+def test_a_frozen_time_head_stays_as_it_is(workspace, tmp_path):
+    train(workspace, tmp_path / "out", "--freeze_time_head", True, "--max_steps", 1)
+    before, after = parameters(workspace / "tiny"), parameters(tmp_path / "out")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any(name.startswith("time_") for name in changed)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

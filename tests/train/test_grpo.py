@@ -16,7 +16,6 @@ from distime.data.dataset import DataSettings, TrainingData
 from distime.engine import batch as engine_batch
 from distime.engine.sampling import logits_of
 from distime.train.arguments import TrainArguments
-from distime.train.flags import ArgumentError
 from distime.train.objectives.grpo import GRPO, keep_rows
 from distime.train.policy import clipped_loss, group_advantages, k3
 from distime.train.rollouts import split
@@ -271,18 +270,11 @@ def test_several_steps_on_the_same_answers_and_kl_to_the_start(workspace, flags,
     assert "eval_miou" in record["evaluation"]
 
 
-def test_a_frozen_time_head_is_refused(workspace, start):
-    model, processor, _ = start
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(("time_encoder", "time_decoder")))
-    with pytest.raises(ArgumentError, match="nothing of the time modules is trained"):
-        objective(workspace, model, processor)
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--kl_weight 0.1", "--use_llm_lora RANK"),
+        ("--freeze_time_head True", "--freeze_time_head True leaves the former as it is"),
         ("--iou_loss_weight 2", "--iou_loss_weight does nothing with --objective grpo"),
         ("--reward_weight 2", "give --objective expected_reward"),
         ("--num_generations 1", "--num_generations 1: give at least 2"),

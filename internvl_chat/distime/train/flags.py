@@ -108,6 +108,7 @@ class ModelFlags:
     freeze_llm: bool = _flag(False, "do not train the language model's own weights")
     freeze_backbone: bool = _flag(False, "do not train the vision tower")
     freeze_mlp: bool = _flag(False, "do not train the projector")
+    freeze_time_head: bool = _flag(False, "do not train time encoder and time decoder")
     use_llm_lora: int = _flag(0, "rank of LoRA on the language model, 0 for none")
     lora_alpha: int | None = _flag(None, "LoRA alpha; twice the rank unless given")
     lora_dropout: float = _flag(0.05, "dropout before LoRA")

@@ -26,6 +26,7 @@ def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArg
         *(parts.vision if arguments.freeze_backbone else ()),
         *(parts.projector if arguments.freeze_mlp else ()),
         *((parts.language_model, parts.head) if arguments.freeze_llm else ()),
+        *(TIME_MODULES if arguments.freeze_time_head else ()),
     )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen))
@@ -37,7 +38,7 @@ def select_trainable(model: DisTimeForConditionalGeneration, arguments: ModelArg
         inject_adapter_in_model(lora_config(model, arguments, rows), model)
     in_full = arguments.train_embeddings == "full"
     for name, parameter in model.named_parameters():
-        if "lora_" in name or "trainable_tokens_delta" in name or name.startswith(TIME_MODULES):
+        if "lora_" in name or "trainable_tokens_delta" in name:
             parameter.requires_grad_(True)
         elif name.startswith(tuple(f"{module}." for module in modules)):
             parameter.requires_grad_(in_full)

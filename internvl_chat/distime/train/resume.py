@@ -51,8 +51,8 @@ _BY_KIND = {
     """,
     OnResume.REFUSED: """
         conv_style image_size time_head reencode_times dec_reg enc_sigma layer_num freeze_llm
-        freeze_backbone freeze_mlp objective use_llm_lora lora_alpha train_embeddings optim
-        optim_args optim_target_modules bf16 fp16
+        freeze_backbone freeze_mlp freeze_time_head objective use_llm_lora lora_alpha
+        train_embeddings optim optim_args optim_target_modules bf16 fp16
     """,
     OnResume.FREE: """
         model_name_or_path export export_dtype attn_implementation cache_samples cache_features

@@ -28,7 +28,6 @@ from distime.model.token_index import IGNORED_LABEL
 from distime.processing.prompt import Encoded
 from distime.train.chosen_rewards import Scene, read_rewards
 from distime.train.flags import ArgumentError
-from distime.train.lora import TIME_MODULES
 from distime.train.objectives.base import (
     Batch,
     Objective,
@@ -105,6 +104,11 @@ class GRPO(Objective):
         for name in ("text_loss_weight", "distribution_loss_weight", "iou_loss_weight"):
             if getattr(arguments, name) is not None:
                 raise ArgumentError(f"--{name} does nothing with --objective grpo: leave it out")
+        if arguments.freeze_time_head:
+            raise ArgumentError(
+                "--objective grpo learns when as much as what, and --freeze_time_head True leaves "
+                "the former as it is: leave one of them out"
+            )
         config = getattr(training, "hf_deepspeed_config", None)
         if (config is not None and config.is_zero3()) or training.fsdp:
             raise ArgumentError(
@@ -128,13 +132,6 @@ class GRPO(Objective):
 
     def attach(self, model: torch.nn.Module, processor: DisTimeProcessor) -> None:
         """Take model and processor; see `Objective.attach`."""
-        trained = [name for name, p in model.named_parameters() if p.requires_grad]
-        if not any(name.startswith(TIME_MODULES) for name in trained):
-            raise ArgumentError(
-                "--objective grpo learns when as much as what, but nothing of the time modules is "
-                "trained: do not freeze them, or learn from the annotated words with --objective "
-                "supervised"
-            )
         if self.settings["kl_weight"]:
             self.start = StartModel(model)
         mode = model.training
