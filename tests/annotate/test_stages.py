@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from annotate.conftest import NAMES, lines
-from annotate.tiny_encoders import write_captioner
+from annotate.tiny_encoders import write_captioner, write_qwen_captioner
 from distime.annotate.annotation_settings import STAGES
 from distime.annotate.locators.frame_similarity import FrameSimilarity
 from distime.cli import main
@@ -173,6 +173,16 @@ def test_a_question_that_is_too_long_is_a_failure_of_its_video(annotate, tmp_pat
     write_captioner(tmp_path / "short", max_positions=128)
     with pytest.raises(DisTimeError, match="not one of 4 videos.*tokens.*fewer --max-frames"):
         annotate(stages=["events"], captioner=[f"model:{tmp_path / 'short'}"], max_new_tokens=9)
+
+
+def test_a_model_whose_processor_wants_torchvision_for_videos(annotate, tmp_path):
+    write_qwen_captioner(tmp_path / "qwen")
+    answered = {"max_new_tokens": 16, "max_failures": 99, "max_frames": 3}
+    try:
+        report = annotate(stages=["events"], captioner=[f"model:{tmp_path / 'qwen'}"], **answered)
+        assert "model-qwen: 4 videos" in report.lines[0]
+    except DisTimeError as error:  # random words need not be captions
+        assert "no caption in the answer" in str(error)
 
 
 # ------------------------------------------------------------------ wrong from the start

@@ -59,7 +59,7 @@ class DualEncoder:
         try:
             self.processor = AutoProcessor.from_pretrained(folder, **options)
             model = AutoModel.from_pretrained(folder, dtype=dtype, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             first = str(error).strip().splitlines()[0]
             raise SettingsError(f"{flag}: transformers cannot load it ({first})") from error
         if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):

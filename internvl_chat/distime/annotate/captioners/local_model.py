@@ -47,18 +47,18 @@ class LocalModel(Captioner):
             SettingsError: transformers cannot load them as an image-text-to-text model, or the
                 model has no chat template.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
+        from distime.annotate.picture_processor import LOCAL, load_processor
         from distime.annotate.precision import dtype_of
 
-        options = {"local_files_only": True, "trust_remote_code": False}
         flag = f"--captioner {self.kind}:{self.target}"
         try:
-            self.processor = AutoProcessor.from_pretrained(self.folder, **options)
+            self.processor = load_processor(self.folder)
             self.model = AutoModelForImageTextToText.from_pretrained(
-                self.folder, dtype=dtype_of(self.settings.dtype, device), **options
+                self.folder, dtype=dtype_of(self.settings.dtype, device), **LOCAL
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             first = str(error).strip().splitlines()[0]
             raise SettingsError(
                 f"{flag}: transformers cannot load it as an image-text-to-text model ({first}); "
