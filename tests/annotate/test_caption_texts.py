@@ -33,6 +33,11 @@ def test_an_answer_is_read(answer):
     assert notes == []
 
 
+@pytest.mark.parametrize("words", ["一只狗在叫。", "собака лает", "犬が吠えている"])
+def test_captions_of_other_scripts(words):
+    assert read_captions(f"1. {words}\n")[0] == [Caption(words)]
+
+
 def test_words_that_look_like_an_introduction_are_kept_alone():
     assert read_captions("Sure enough, the dog jumps.")[0] == [
         Caption("Sure enough, the dog jumps.")

@@ -1,12 +1,24 @@
 """The arithmetic: similarity curves, scores, and which events are kept."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from distime.annotate.annotation_settings import AnnotationSettings
 from distime.annotate.curves import best_run, stands_out
-from distime.annotate.records import Dropped, EventText, Location
-from distime.annotate.selecting import judge, select
+from distime.annotate.records import (
+    AnnotationFolder,
+    Described,
+    Dropped,
+    EventText,
+    Located,
+    Location,
+    write_records,
+)
+from distime.annotate.selecting import judge, run, select
+from distime.errors import DisTimeError
 
 EVENT = EventText("v-0", "a dog barks")
 
@@ -101,3 +113,37 @@ def test_each_threshold_drops_and_says_so(thresholds, reason):
 
 def test_an_event_that_nobody_found_is_dropped():
     assert select(EVENT, "a.mp4", {}, {}, settings()).reason == "no locator found it"
+
+
+def test_memory_does_not_grow_with_the_events(tmp_path):
+    def peak(count):
+        """Bytes that the selection of ten events in each of so many videos needs at most."""
+        folder = AnnotationFolder(tmp_path / str(count))
+        ids = {f"{n}.mp4": [f"{n}-{k}" for k in range(10)] for n in range(count)}
+        write_records(
+            folder.events,
+            (Described(n, 60.0, tuple(EventText(i, "a dog barks") for i in ids[n])) for n in ids),
+        )
+        for number, locator in enumerate("ab"):
+            where = Location(5.0, 9.0 + number, 0.5)
+            found = (Located(name, dict.fromkeys(ids[name], where)) for name in ids)
+            write_records(folder.locations(locator), found)
+        job = SimpleNamespace(
+            folder=folder, locator_names=["a", "b"], comparer=None, settings=settings()
+        )
+        tracemalloc.start()
+        (said, *_), _ = run(job)
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert said.startswith(f"{10 * count} of {10 * count} events were kept")
+        return highest, folder.selected.stat().st_size
+
+    peak(1)  # what is imported and cached the first time
+    # Below that it grows with what waits for the garbage collector, beyond it with names alone.
+    (small, few), (large, many) = peak(200), peak(400)
+    assert large - small < 0.4 * (many - few)
+
+
+def test_settings_of_thresholds_are_shares():
+    with pytest.raises(DisTimeError, match="--min-score 1.5: give a number from 0 to 1"):
+        settings(min_score=1.5)

@@ -108,6 +108,9 @@ class Annotator(ABC):
     def open(self, device: torch.device) -> None:  # noqa: B027 (most files need no opening)
         """Load what answers."""
 
+    def close(self) -> None:  # noqa: B027
+        """Give back what `open` loaded: the next annotator needs the memory."""
+
     def load(self, clip: Clip) -> Any:  # noqa: B027
         """Prepare a clip; runs in background threads."""
 

@@ -27,6 +27,7 @@ KEYS = ("text", "caption", "event", "description", "sentence")
 """Under which of them objects hold their caption."""
 
 _BULLET = re.compile(r"^\s*(?:[-*•·–]+|\(?\d{1,3}[.):]|#+|event\s+\d{1,3}\s*[:.)-])\s*", re.I)
+_MARKUP = re.compile(r"<\|?/?\w+\|?>")
 _THINKING = re.compile(r"<think>.*?</think>", re.S)
 _INTRODUCTION = re.compile(r"^(here (is|are)|the following|sure\b|events?:?$)", re.I)
 
@@ -82,11 +83,13 @@ def read_captions(answer: str) -> tuple[list[Caption], list[str]]:
 
 
 def is_caption(text: str) -> bool:
-    """Whether a text can be the words of an event: two to `MAX_WORDS` words, no markup."""
+    """Whether a text can be the words of an event: two to `MAX_WORDS` words, no markup.
+
+    Scripts without spaces have no words to count: four of their letters do.
+    """
     words = re.findall(r"[^\W\d_]+", text)
-    return (
-        len(words) >= 2 and len(text.split()) <= MAX_WORDS and not re.search(r"<\|?\w+\|?>", text)
-    )
+    is_long = len(words) >= 2 or sum(not letter.isascii() for letter in "".join(words)) >= 4
+    return is_long and len(text.split()) <= MAX_WORDS and not _MARKUP.search(text)
 
 
 def _from_json(text: str) -> list[str] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from distime.annotate.annotator import Annotator, Clip
 from distime.annotate.duplicates import merge
-from distime.annotate.passes import Pass, StageError, by_the_first, expect_some
+from distime.annotate.passes import Pass, StageError, by_the_first, expect_some, forget_others
 from distime.annotate.records import Captioned, Described, RecordFile, write_records
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def _pass(run: Run, captioner: Annotator) -> Pass:
 
 
 def _merge(run: Run) -> str:
+    forget_others(run.folder, "events", [one.name for one in run.captioners])
     files = {
         one.name: RecordFile(run.folder.captions(one.name), Captioned) for one in run.captioners
     }

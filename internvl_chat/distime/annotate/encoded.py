@@ -44,6 +44,10 @@ class Encoded(Annotator):
         flag, dtype = self.flag.format(target=self.target), dtype_of(self.settings.dtype, device)
         self.encoder = DualEncoder(flag, Path(self.target), device, dtype)
 
+    def close(self) -> None:
+        """See `Annotator.close`."""
+        del self.encoder
+
     def load(self, clip: Clip) -> VideoSample:
         """Read the frames."""
         from distime.annotate.frames import look

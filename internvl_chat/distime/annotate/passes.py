@@ -6,12 +6,15 @@ the records in the order of the videos. Videos that failed are tried again by th
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from distime.annotate.annotator import Annotator, Clip
 from distime.annotate.records import AnnotationFolder, RecordFile, Trouble, write_records
@@ -132,6 +135,10 @@ class Pass:
                 journal.append(line | ({"notes": outcome.notes} if outcome.notes else {}))
                 bar.update(processes.add_answered(1) - bar.n)
         journal.close()
+        annotator.close()
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()
         return time.perf_counter() - wall, time.process_time() - cpu
 
     def _write(self, journal: LineJournal, before: int, seconds: tuple[float, float]) -> Tally:
@@ -178,6 +185,14 @@ def expect_some(stage: str, tallies: Sequence[Tally]) -> None:
             f"{stage} by {first.by}: not one of {first.videos} videos could be used, first: "
             f"{first.reason}"
         )
+
+
+def forget_others(folder: AnnotationFolder, stage: str, names: Sequence[str]) -> None:
+    """Forget the problems of a stage by annotators that no longer take part."""
+    if folder.problems.is_file():
+        known = RecordFile(folder.problems, Trouble)
+        kept = (one for one in known if one.stage != stage or one.by in names)
+        write_records(folder.problems, kept)
 
 
 def by_the_first(work: Callable[[], T]) -> T:

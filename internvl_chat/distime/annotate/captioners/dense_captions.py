@@ -44,6 +44,10 @@ class DenseCaptions(Captioner):
 
         self.model = load(self.folder, self.settings, device)
 
+    def close(self) -> None:
+        """See `Annotator.close`."""
+        del self.model
+
     def outcomes(self, clips: Iterable[Clip]) -> Iterator[Outcome]:
         """See `Annotator.outcomes`."""
         from distime.annotate.asking import ask

@@ -68,6 +68,10 @@ class LocalModel(Captioner):
             raise SettingsError(f"{flag}: it has no chat template; give an instruction-tuned model")
         self.model = self.model.to(device).eval()
 
+    def close(self) -> None:
+        """See `Annotator.close`."""
+        del self.model, self.processor
+
     def load(self, clip: Clip) -> VideoSample:
         """Read the frames."""
         from distime.annotate.frames import look
