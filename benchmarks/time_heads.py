@@ -6,7 +6,7 @@
 Every time head of `distime.model.heads`, and those with tokens also without re-encoding predicted
 times, are trained from one start on the same lessons in the same order, and asked about the same
 held-out videos: one event a question, and all events of a video in one answer. The videos are
-smaller than those of the quickstart: 12 to 24 s, seen in 8 frames, with two or three squares of
+smaller than those of the quickstart: 14 to 20 s, seen in 6 frames, with two or three squares of
 four colours that tell them apart, so that little training will do. Finished parts are kept, and a
 table is printed of what there is.
 
@@ -21,6 +21,7 @@ import json
 import random
 import resource
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -32,14 +33,16 @@ from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import TIME_STAMP
 from distime.processing.sampling import train_frame_indices
 from distime.toy.curriculum import frame_items, grounding_items, relations, words
+from distime.toy.quickstart import best_constant
 from distime.toy.stages import Stage, synthetic_benchmark, train_stage_here
 from distime.toy.synthetic import STRIDE, Event, SyntheticVideo, write_video
 from distime.toy.tiny import write_tiny_checkpoint
 
-SIZE, FPS, FRAMES, NAMES = 64, 4, 8, ("red", "green", "blue", "yellow")
+SIZE, FPS, FRAMES, NAMES = 64, 4, 6, ("red", "green", "blue", "yellow")
 LIST = "List all that is visible, and when."
 DIGITS = " ".join(map(str, range(25)))  # seconds, and tenths
-LOOK_SHARE, LOOK_BATCH, BATCH = 0.5, 32, 8
+LOOK_SHARE, BATCH = 0.4, 32
+CONSTANT = "constant"
 NOTE = "The toy is no evidence about the paper: it shows that every head trains and answers."
 
 
@@ -58,18 +61,22 @@ def variants() -> dict[str, tuple[str, ...]]:
 
 
 def squares(seed: int) -> SyntheticVideo:
-    """Invent a video in which squares come and go, one after the other."""
+    """Invent a video in which two or three squares come and go, one after the other."""
     rng = random.Random(seed)
-    duration, count = rng.randint(12 * FPS, 24 * FPS) / FPS, rng.randint(2, 3)
-    colors = rng.sample(NAMES, count)
-    events = []
-    for number, color in enumerate(colors):  # each in its part of the video
-        part = duration / count
-        length = rng.uniform(3, part - 0.5)
-        start = number * part + rng.uniform(0, part - 0.5 - length)
-        first, last = round(start * FPS), round((start + length) * FPS)
-        events.append(Event(color, "square", first / FPS, last / FPS))
-    return SyntheticVideo(f"squares_{seed:07d}", seed, duration, FPS, SIZE, tuple(events))
+    duration = rng.randint(14 * FPS, 20 * FPS) / FPS
+    lengths = [rng.randint(3 * FPS, 5 * FPS) / FPS for _ in range(rng.randint(2, 3))]
+    if sum(lengths) + len(lengths) > duration:
+        lengths.pop()
+    # What is left of the video is cut into pauses, of half a second at least between two squares.
+    cuts = sorted(rng.uniform(0, duration - sum(lengths) - len(lengths) / 2) for _ in lengths)
+    events, before = [], 0.0
+    for number, (cut, length) in enumerate(zip(cuts, lengths, strict=True)):
+        start = round((cut + number / 2 + before) * FPS) / FPS
+        events.append((start, start + length))
+        before += length
+    colors = rng.sample(NAMES, len(events))
+    named = (Event(color, "square", *times) for color, times in zip(colors, events, strict=True))
+    return SyntheticVideo(f"squares_{seed:07d}", seed, duration, FPS, SIZE, tuple(named))
 
 
 def write_squares(folder: Path, count: int, number: int) -> list[SyntheticVideo]:
@@ -134,6 +141,29 @@ def listing_miou(checkpoint: Path, specs: Sequence[SyntheticVideo], videos: Path
     return 100 * mean(scores)
 
 
+def constant_scores(
+    train: Sequence[SyntheticVideo], held_out: Sequence[SyntheticVideo]
+) -> dict[str, float]:
+    """What answers would score that look at nothing: the best interval, as fractions of the video;
+    for listings one for each place, which even know how many events there are."""
+    places = {(len(one.events), place) for one in train for place in range(len(one.events))}
+    best = {}
+    for count, place in places:
+        alike = [one for one in train if len(one.events) == count]
+        ones = [replace(one, events=one.events[place : place + 1]) for one in alike]
+        best[count, place] = best_constant(ones)
+    anywhere = best_constant(train)
+    single, listed = [], []
+    for spec in held_out:
+        for place, event in enumerate(spec.events):
+            own = best[len(spec.events), place]
+            for scores, interval in ((single, anywhere), (listed, own)):
+                told = [edge * spec.duration for edge in interval]
+                scores.append(float(iou(told, (event.start, event.end))))
+    recalls = {f"R1@{at}": 100 * mean(one >= at for one in single) for at in (0.5, 0.7)}
+    return {"mIoU": 100 * mean(single), "listing mIoU": 100 * mean(listed)} | recalls
+
+
 def cpu_seconds() -> float:
     """Of this process and of those that it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -154,7 +184,11 @@ def run_seed(out: Path, seed: int, args: argparse.Namespace) -> None:
         write_tiny_checkpoint(start, texts, seed=seed, num_frames=FRAMES, time_head="text")
     if not (seeing / "config.json").is_file():
         steps = max(1, round(args.steps * LOOK_SHARE))
-        train_stage_here(start, seeing, look, Stage(steps, LOOK_BATCH, sees=True), 1, seed)
+        train_stage_here(start, seeing, look, Stage(steps, BATCH, sees=True), 1, seed)
+    if not (out / CONSTANT / "scores.json").is_file():
+        (out / CONSTANT).mkdir()
+        scores = constant_scores(train, held_out) | {"cpu_seconds": 0.0}
+        write_json(out / CONSTANT / "scores.json", scores)
     if not (out / "shared.json").is_file():
         write_json(out / "shared.json", {"cpu_seconds": cpu_seconds() - began})
     for name, flags in variants().items():
@@ -184,7 +218,7 @@ def print_table(out: Path) -> None:
     """Print what was measured so far: the mean over the seeds, and each seed."""
     columns = ("mIoU", "R1@0.5", "R1@0.7", "listing mIoU", "cpu_seconds")
     print(f"\n| time head | seeds | {' | '.join(columns)} |\n|" + " --- |" * (len(columns) + 2))
-    for name in variants():
+    for name in (CONSTANT, *variants()):
         folder = name.replace(", ", "_").replace(" ", "_")
         files = sorted(out.glob(f"seed*/{folder}/scores.json"))
         scores = [json.loads(file.read_text()) for file in files]
@@ -202,9 +236,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("time_heads"), help="folder to work in")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--videos", type=int, default=200, help="for training, of a seed")
+    parser.add_argument("--videos", type=int, default=400, help="for training, of a seed")
     parser.add_argument("--held-out", type=int, default=50, help="for the scores, of a seed")
-    parser.add_argument("--steps", type=int, default=250, help="of every way")
+    parser.add_argument("--steps", type=int, default=300, help="of every way")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     record, sizes = args.out / "sizes.json", [args.videos, args.held_out, args.steps]
