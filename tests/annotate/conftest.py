@@ -11,7 +11,7 @@ import pytest
 from annotate.tiny_encoders import write_captioner, write_dual_encoder
 from answering import write_answering_checkpoint
 from distime.annotate.annotation_settings import AnnotationSettings
-from distime.annotate.run import Run, run_stages
+from distime.annotate.run import AnnotationRun, run_stages
 from distime.processing.video import encode_video
 
 NAMES = ("a.mp4", "deep er/b.mp4", "c.mp4", "d.mp4")
@@ -72,7 +72,7 @@ def annotate(videos, tmp_path):
 
     def annotate(**options):
         settings = {"videos": videos, "out": tmp_path / "out", "workers": 1} | options
-        return run_stages(Run(AnnotationSettings(**settings)))
+        return run_stages(AnnotationRun(AnnotationSettings(**settings)))
 
     return annotate
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from distime.annotate.annotator import Clip
 from distime.annotate.curves import stands_out
-from distime.annotate.encoded import Encoded
 from distime.annotate.records import Compared
+from distime.annotate.with_encoder import WithEncoder
 
 if TYPE_CHECKING:
     from distime.processing.sampling import VideoSample
 
 
-class Comparer(Encoded):
+class Comparer(WithEncoder):
     """Answers a clip, whose events are located, with a `Compared`."""
 
     stage: ClassVar[str] = "similarity"

@@ -9,10 +9,10 @@ from distime.annotate.passes import Pass, expect_some
 from distime.annotate.records import Described, Located, RecordFile
 
 if TYPE_CHECKING:
-    from distime.annotate.run import Run
+    from distime.annotate.run import AnnotationRun
 
 
-def run(run: Run) -> tuple[list[str], int]:
+def run(run: AnnotationRun) -> tuple[list[str], int]:
     """Write `similarity.jsonl`; return the summary and how many videos failed."""
     if run.comparer is None:
         return ["not asked for (--similarity)"], 0

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from distime.annotate.annotator import Annotator, Clip
 from distime.annotate.duplicates import merge
-from distime.annotate.passes import Pass, StageError, by_the_first, expect_some, forget_others
+from distime.annotate.passes import NothingLeftError, Pass, by_the_first, expect_some, forget_others
 from distime.annotate.records import Captioned, Described, RecordFile, write_records
 
 if TYPE_CHECKING:
-    from distime.annotate.run import Run
+    from distime.annotate.run import AnnotationRun
 
 
-def run(run: Run) -> tuple[list[str], int]:
+def run(run: AnnotationRun) -> tuple[list[str], int]:
     """Write `events.jsonl`; return the summary and the most videos that failed."""
     tallies = [_pass(run, captioner).run() for captioner in run.captioners]
     expect_some("events", tallies)
@@ -22,7 +22,7 @@ def run(run: Run) -> tuple[list[str], int]:
     return [*map(str, tallies), said], max(one.failed for one in tallies)
 
 
-def _pass(run: Run, captioner: Annotator) -> Pass:
+def _pass(run: AnnotationRun, captioner: Annotator) -> Pass:
     return Pass(
         captioner,
         run.folder,
@@ -34,7 +34,7 @@ def _pass(run: Run, captioner: Annotator) -> Pass:
     )
 
 
-def _merge(run: Run) -> str:
+def _merge(run: AnnotationRun) -> str:
     forget_others(run.folder, "events", [one.name for one in run.captioners])
     files = {
         one.name: RecordFile(run.folder.captions(one.name), Captioned) for one in run.captioners
@@ -55,5 +55,5 @@ def _merge(run: Run) -> str:
 
     videos = write_records(run.folder.events, described())
     if not events:
-        raise StageError(f"--captioner: no captioner has told of an event in {videos} videos")
+        raise NothingLeftError(f"--captioner: no captioner has told of an event in {videos} videos")
     return f"{events} events in {videos} videos ({captions - events} captions were duplicates)"

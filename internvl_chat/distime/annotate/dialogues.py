@@ -29,7 +29,7 @@ from distime.files import write_json, written_whole
 from distime.model.tokens import TIME_STAMP
 
 if TYPE_CHECKING:
-    from distime.annotate.run import Run
+    from distime.annotate.run import AnnotationRun
 
 LEFT_OUT = "left_out.jsonl"
 PARTS = {"train": "meta", "held_out": "held_out"}
@@ -74,7 +74,7 @@ class Dialogues:
             yield f"{number} events are in no item ({LEFT_OUT} names them): {reason}"
 
 
-def run(run: Run) -> tuple[list[str], int]:
+def run(run: AnnotationRun) -> tuple[list[str], int]:
     """Write the training files; the first process does it, in one reading."""
 
     def write() -> list[str]:

@@ -9,10 +9,10 @@ from distime.annotate.passes import Pass, expect_some
 from distime.annotate.records import Described, RecordFile
 
 if TYPE_CHECKING:
-    from distime.annotate.run import Run
+    from distime.annotate.run import AnnotationRun
 
 
-def run(run: Run) -> tuple[list[str], int]:
+def run(run: AnnotationRun) -> tuple[list[str], int]:
     """Write `locations/NAME.jsonl`; return the summary and the most videos that failed."""
     events = RecordFile(run.folder.events, Described)
     for locator in run.locators:
@@ -22,7 +22,7 @@ def run(run: Run) -> tuple[list[str], int]:
     return list(map(str, tallies)), max(one.failed for one in tallies)
 
 
-def _pass(run: Run, locator: Annotator, events: RecordFile[Described]) -> Pass:
+def _pass(run: AnnotationRun, locator: Annotator, events: RecordFile[Described]) -> Pass:
     numbers, videos, keys = [], [], []
     for number, described in enumerate(events):
         if described.events:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class StageError(DisTimeError):
+class NothingLeftError(DisTimeError):
     """A stage has nothing that the next one could use; the message says why."""
 
 
@@ -177,11 +177,11 @@ def expect_some(stage: str, tallies: Sequence[Tally]) -> None:
     """Stop after a stage in which no annotator could use any video.
 
     Raises:
-        StageError: it is so; says why of the first one.
+        NothingLeftError: it is so; says why of the first one.
     """
     if tallies and all(one.failed == one.videos for one in tallies):
         first = tallies[0]
-        raise StageError(
+        raise NothingLeftError(
             f"{stage} by {first.by}: not one of {first.videos} videos could be used, first: "
             f"{first.reason}"
         )

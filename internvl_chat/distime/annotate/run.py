@@ -32,7 +32,7 @@ MODULES = {
 
 
 @dataclass(frozen=True)
-class Report:
+class RunSummary:
     """What a run did.
 
     Attributes:
@@ -44,7 +44,7 @@ class Report:
     failed: int = 0
 
 
-class Run:
+class AnnotationRun:
     """All that stages need to know. Making one refuses, without torch, what cannot be.
 
     Args:
@@ -129,7 +129,7 @@ class Run:
         return self.troubles.get(annotator.name, [])
 
 
-def run_stages(run: Run) -> Report:
+def run_stages(run: AnnotationRun) -> RunSummary:
     """Run the stages that the settings name; under torchrun every process calls this.
 
     Raises:
@@ -144,10 +144,10 @@ def run_stages(run: Run) -> Report:
         said, lost = import_module(MODULES[stage]).run(run)
         failed = max(failed, lost)
         lines += [f"{stage:<11}{line}" for line in said]
-    return Report(lines, failed)
+    return RunSummary(lines, failed)
 
 
-def _record(run: Run, stage: str) -> None:
+def _record(run: AnnotationRun, stage: str) -> None:
     """Keep in `settings.json` what the stage was asked for, beside the other stages."""
     from distime.provenance import versions
 

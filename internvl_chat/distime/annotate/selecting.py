@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from distime.annotate.passes import StageError, by_the_first
+from distime.annotate.passes import NothingLeftError, by_the_first
 from distime.annotate.records import (
     Candidate,
     Compared,
@@ -38,7 +38,7 @@ from distime.metrics.intervals import iou
 
 if TYPE_CHECKING:
     from distime.annotate.annotation_settings import AnnotationSettings
-    from distime.annotate.run import Run
+    from distime.annotate.run import AnnotationRun
 
 THRESHOLDS = ("agreement", "confidence", "similarity", "score")
 """What `--min-...` is for, in the order in which reasons name them."""
@@ -116,12 +116,12 @@ def select(
     return SelectedEvent(event.id, event.text, best.start, best.end, locator=locator, **known)
 
 
-def run(run: Run) -> tuple[list[str], int]:
+def run(run: AnnotationRun) -> tuple[list[str], int]:
     """Write `selected.jsonl` and `dropped.jsonl`; the first process does it, in one reading."""
     return by_the_first(lambda: _select_all(run)), 0
 
 
-def _select_all(run: Run) -> list[str]:
+def _select_all(run: AnnotationRun) -> list[str]:
     folder = run.folder
     events = RecordFile(folder.events, Described)
     files = {name: RecordFile(folder.locations(name), Located) for name in run.locator_names}
@@ -151,7 +151,7 @@ def _select_all(run: Run) -> list[str]:
             kept, total = kept + len(good), total + len(ids)
             videos += bool(good)
         if stale:
-            raise StageError(
+            raise NothingLeftError(
                 f"{folder.locations('x').parent}: the locations of {stale} videos are of other "
                 "events than those of events.jsonl; run the stage locations again"
             )
@@ -161,14 +161,14 @@ def _select_all(run: Run) -> list[str]:
     ]
 
 
-def _compared(run: Run) -> RecordFile[Compared] | None:
+def _compared(run: AnnotationRun) -> RecordFile[Compared] | None:
     """The similarities, if this run computed them, or takes what an earlier one left."""
     path = run.folder.similarity
     if not path.is_file() or (run.comparer is None and "similarity" in run.settings.stages):
         return None
     newest = max(run.folder.locations(name).stat().st_mtime_ns for name in run.locator_names)
     if path.stat().st_mtime_ns < newest:
-        raise StageError(
+        raise NothingLeftError(
             f"{path}: it is older than the locations; run the stage similarity again, or remove it"
         )
     return RecordFile(path, Compared)

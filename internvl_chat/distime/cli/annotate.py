@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     values = vars(args)
     if "stages" in values:
         values["stages"] = [one for given in values["stages"] for one in given.split(",")]
-    from distime.annotate.run import Run, run_stages
+    from distime.annotate.run import AnnotationRun, run_stages
 
     try:
-        job = Run(AnnotationSettings(**values))
+        job = AnnotationRun(AnnotationSettings(**values))
     except DisTimeError as error:
         if is_first:  # the others find the same
             print(f"error: {error}", file=sys.stderr)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from distime.annotate.annotator import Clip
 from distime.annotate.curves import best_run
-from distime.annotate.encoded import Encoded
 from distime.annotate.locator import Locator, rounded
 from distime.annotate.records import Located
+from distime.annotate.with_encoder import WithEncoder
 
 if TYPE_CHECKING:
     from distime.processing.sampling import VideoSample
 
 
-class FrameSimilarity(Encoded, Locator):
+class FrameSimilarity(WithEncoder, Locator):
     """Takes the run of frames that stands out most."""
 
     kind: ClassVar[str] = "clip"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distime.processing.sampling import VideoSample
 
 
-class Encoded(Annotator):
+class WithEncoder(Annotator):
     """Loads a dual encoder and the frames that it sees.
 
     Attributes:
