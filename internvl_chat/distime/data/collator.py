@@ -31,12 +31,13 @@ FOR_TRAINER = (
     "num_padding",
     "token_index",
     "row_bounds",
+    "attention_blocks",
 )
 """What a batch holds beside the arguments of the model's `forward`; `durations` are each sample's,
 in seconds, and `objective` is what the run's objective has put there for itself.
 
-`token_index` and `row_bounds` are for `forward` as well, but only say where in these very rows
-something lies: whoever changes the rows must leave them out.
+`token_index`, `row_bounds` and `attention_blocks` are for `forward` as well, but only say where in
+these very rows something lies: whoever changes the rows must leave them out.
 """
 
 
@@ -109,7 +110,8 @@ class Collator:
         Returns:
             the arguments of the model's `forward` (`input_ids`, `labels`, `pixel_values`, ...), and
             `FOR_TRAINER`: of these, `token_index` (see `TokenIndex`) only where the collator knows
-            the tokens, and `row_bounds` (see `_row_bounds`) only where no frames are shared.
+            the tokens, `row_bounds` (see `_row_bounds`) only where no frames are shared, and
+            `attention_blocks` (see `_blocks`) only where rows hold several samples.
         """
         laid, sample, group_number = [], 0, 0
         for groups in rows:
@@ -142,6 +144,7 @@ class Collator:
             batch |= {
                 "group_ids": self._stack([row.group_ids for row in laid], PADDING),
                 "sample_ids": self._stack([row.sample_ids for row in laid], SHARED),
+                "attention_blocks": [_blocks(groups) for groups in rows],
             }
         else:
             batch["attention_mask"] = self._stack([[1] * len(row.input_ids) for row in laid], 0)
@@ -193,6 +196,17 @@ class Collator:
     def _stack(self, rows: Sequence[Sequence[int]], fill: int) -> Tensor:
         longest = max(map(len, rows))
         return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows])
+
+
+def _blocks(groups: Sequence[SampleGroup]) -> list[tuple[int, int, int]]:
+    """Of every group of a row: first token, number of shared ones, and behind the last."""
+    blocks, start = [], 0
+    for group in groups:
+        shared = len(group.prefix_ids)
+        end = start + shared + sum(len(item.input_ids) for item in group.items)
+        blocks.append((start, shared, end))
+        start = end
+    return blocks
 
 
 def _row_bounds(rows: Sequence[Sequence[SampleGroup]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from distime.engine.jobs import Finished, Job, Source
 from distime.engine.loader import Given
 from distime.engine.sampling import Decoding, EngineError, says_again
 from distime.engine.slots import Slots
+from distime.model.block_attention import SDPA_BLOCKS
 from distime.model.generation import SharedPrefix
 from distime.processing.answers import Answer, read_answer
 from distime.processing.processor import DisTimeProcessor, PrefixInputs
@@ -127,7 +128,7 @@ class Engine:
     def can_stack(self, prefix: SharedPrefix) -> bool:
         """Whether rows of several videos can be decoded together; says so once where not."""
         attention = self.model.config.get_text_config()._attn_implementation
-        stackable = Slots.can_hold(prefix.cache) and attention in ("sdpa", "eager")
+        stackable = Slots.can_hold(prefix.cache) and attention in ("sdpa", SDPA_BLOCKS, "eager")
         if not stackable and not self._warned:
             self._warned = True
             logger.warning(

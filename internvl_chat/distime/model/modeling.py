@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,13 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs
 
+from distime.model.block_attention import SDPA_BLOCKS, make_blocks
 from distime.model.generation import TimeGeneration
 from distime.model.heads import head_class
 from distime.model.library import CACHE
 from distime.model.losses import DisTimeCriterion, Losses, sum_per_sample
 from distime.model.packing import (
+    attention_dtype,
     groups_from_positions,
     packed_attention_mask,
     plain_attention_mask,
@@ -277,6 +280,7 @@ class TimeMixin(TimeGeneration, Seam):
         image_features: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
         token_index: dict[str, Any] | None = None,
+        attention_blocks: Sequence[Sequence[tuple[int, int, int]]] | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> DisTimeOutput:
@@ -313,6 +317,8 @@ class TimeMixin(TimeGeneration, Seam):
             token_index: fields of a `TokenIndex` of the batch, as the collator makes it. Without it
                 the model looks for the tokens itself and waits for the device, as it does to see
                 whether samples are packed.
+            attention_blocks: `start, shared, end` of the groups in every row of `group_ids`, as the
+                collator tells; for `attn_implementation="sdpa_blocks"`.
             return_dict: accepted for transformers; the output is always a `DisTimeOutput`.
             **kwargs: those of `transformers.utils.generic.TransformersKwargs`, for the language
                 model.
@@ -358,6 +364,10 @@ class TimeMixin(TimeGeneration, Seam):
         text_config = self.config.get_text_config()
         if "cu_seq_lens_q" in kwargs and "flash" in text_config._attn_implementation:
             attention_mask = None  # all is said
+        elif attention_blocks is not None and text_config._attn_implementation == SDPA_BLOCKS:
+            dtype = attention_dtype(inputs_embeds)
+            kwargs["blocks"] = make_blocks(attention_blocks, sample_ids, dtype)
+            attention_mask = inputs_embeds.new_zeros(1, 1, 1, 1)  # so that none is made
         elif group_ids is not None:
             if self.position_rows > 1 and "flash" in self.config._attn_implementation:
                 raise ValueError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
+from distime.model.block_attention import SDPA_BLOCKS
 from distime.model.library import CACHE
 
 SHARED = -1
@@ -52,7 +53,15 @@ def attention_mask_of(config: PreTrainedConfig, visible: Tensor, dtype: torch.dt
         visible: true where a query may see a key.
         dtype: of the hidden states.
     """
-    return visible if config._attn_implementation == "sdpa" else additive_mask(visible, dtype)
+    is_selecting = config._attn_implementation in ("sdpa", SDPA_BLOCKS)
+    return visible if is_selecting else additive_mask(visible, dtype)
+
+
+def attention_dtype(inputs_embeds: Tensor) -> torch.dtype:
+    """In which scores of attention are added to, with embeddings such as these."""
+    device = inputs_embeds.device.type
+    is_autocast = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_autocast else inputs_embeds.dtype
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -70,7 +79,8 @@ def plain_attention_mask(config: PreTrainedConfig) -> dict[str, None] | None:
         config: the language model's configuration.
     """
     kinds = set(getattr(config, "layer_types", None) or ())
-    by_itself = config._attn_implementation == "sdpa" or "flash" in config._attn_implementation
+    name = config._attn_implementation
+    by_itself = name in ("sdpa", SDPA_BLOCKS) or "flash" in name
     return {"full_attention": None} if by_itself and kinds == {"full_attention"} else None
 
 
@@ -111,10 +121,7 @@ def packed_attention_mask(
         same_sample = sample_ids.unsqueeze(-1) == sample_ids.unsqueeze(-2)
         shared = (sample_ids == SHARED).unsqueeze(-2)
         visible = (same_group & (shared | same_sample)).tril().unsqueeze(1)
-        device = inputs_embeds.device.type
-        is_autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if is_autocast else inputs_embeds.dtype
-        return additive_mask(visible, dtype)
+        return additive_mask(visible, attention_dtype(inputs_embeds))
 
     def is_visible(batch, head, query, key):
         same_group = group_ids[batch, query] == group_ids[batch, key]

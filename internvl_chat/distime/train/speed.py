@@ -11,6 +11,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
 
 from distime.backbones import DisTimeForConditionalGeneration
+from distime.model.block_attention import SDPA_BLOCKS
 from distime.processing.processor import DisTimeProcessor
 from distime.train import memory
 from distime.train.arguments import (
@@ -197,6 +198,9 @@ def apply(model: DisTimeForConditionalGeneration, training: TrainArguments) -> N
     pixels' embeddings (transformers' way to feed reentrant recomputation), and a frozen vision
     tower would be run backward for nothing. Liger knows no `distime` and would do nothing.
     """
+    text_config = model.config.get_text_config()
+    if text_config._attn_implementation == "sdpa":
+        text_config._attn_implementation = SDPA_BLOCKS
     modules = {"vision": model.parts.vision_module, "language": model.parts.language_model}
     given = training.activation_checkpointing_kwargs or training.gradient_checkpointing_kwargs
     options = {"use_reentrant": False} | (given or {})

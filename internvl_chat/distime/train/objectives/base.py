@@ -86,7 +86,8 @@ class Objective:
     def prepare(self, batches: Sequence[Batch], step: int, autocast: Any) -> list[Batch]:
         """Make the micro-batches of a step ready, before their samples are counted.
 
-        Whatever changes the rows of a batch leaves out its `token_index` and `row_bounds`.
+        Whatever changes the rows of a batch leaves out what says where something lies in
+        them: `token_index`, `row_bounds` and `attention_blocks`.
 
         Args:
             batches: of this process, on its device.
@@ -116,7 +117,8 @@ class Objective:
         """Run the model on a micro-batch, which says itself where its special tokens lie."""
         arguments = {name: value for name, value in batch.items() if name not in FOR_TRAINER}
         if "token_index" in batch:
-            arguments |= {"token_index": batch["token_index"]} | batch.get("row_bounds", {})
+            told = {name: batch.get(name) for name in ("token_index", "attention_blocks")}
+            arguments |= told | batch.get("row_bounds", {})
             # The collator pads on the right, where no token looks. A mask would be searched for
             # zeros, which waits for the device, and keep SDPA from its causal kernel.
             arguments.pop("attention_mask", None)
