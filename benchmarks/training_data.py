@@ -11,7 +11,9 @@ by length the same with rows of like length together
 packed    rows of --row-tokens tokens, filled with samples
 shared    the questions of a video behind one copy of its frames, then packed
 
-All four must give the same loss. One thread; compare the ratios: seconds depend on the machine.
+The last two once with a mask over the whole row (as before) and once group by group, as training
+does (`distime.model.block_attention`). All must give the same loss. One thread; compare the ratios:
+seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from distime import DisTimeForConditionalGeneration
 from distime.data.collator import FOR_TRAINER, Collator
 from distime.data.dataset import SampleGroup
 from distime.data.plan import PlanSettings, make_plan
+from distime.model.block_attention import SDPA_BLOCKS
 from distime.processing.prompt import IGNORE_INDEX, Encoded
 from models import Transformer, make_config, small_sizes
 
@@ -80,13 +83,15 @@ def make_batches(groups: list[SampleGroup], settings: PlanSettings, rows: int) -
     return [collate(laid[start : start + rows]) for start in range(0, len(laid), rows)]
 
 
-def measure(model, batches: list[dict]) -> dict[str, float]:
+def measure(model, batches: list[dict], by_mask: bool) -> dict[str, float]:
     """One pass over all batches: loss, share of padding, CPU seconds."""
     num_samples = sum(batch["num_samples"] for batch in batches)
     padding = positions = loss = 0
     start = time.process_time()
     for batch in batches:
         inputs = {name: value for name, value in batch.items() if name not in FOR_TRAINER}
+        if not by_mask:
+            inputs["attention_blocks"] = batch.get("attention_blocks")
         part = model(**inputs, loss_divisor=num_samples).loss
         part.backward()
         loss += part.item()
@@ -121,6 +126,7 @@ def main() -> None:
     torch.manual_seed(0)
     config = make_config(SIZES, image_token=IMAGE, time_token=TIME, frame_token=FRAME)
     model = DisTimeForConditionalGeneration(config).train()
+    config.get_text_config()._attn_implementation = SDPA_BLOCKS  # as `distime.train.speed` does
     print(f"{model.num_parameters():,} parameters, {args.videos} videos in every mix, 1 thread\n")
     print("| questions a video | way | rows | padding | CPU s | questions/s | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -130,15 +136,18 @@ def main() -> None:
         packed = PlanSettings(packed_length=args.row_tokens)
         size = args.batch_size
         by_length = PlanSettings(group_by_length=True, rows_per_step=size)
+        apart, behind = make_batches(alone, packed, 1), make_batches(shared, packed, 1)
         ways = {
             "separate": make_batches(alone, PlanSettings(), size),
             "by length": make_batches(alone, by_length, size),
-            "packed": make_batches(alone, packed, 1),
-            "shared": make_batches(shared, packed, 1),
+            "packed, by mask": apart,
+            "packed": apart,
+            "shared, by mask": behind,
+            "shared": behind,
         }
         first = None
         for way, batches in ways.items():
-            runs = [measure(model, batches) for _ in range(args.repeats)]
+            runs = [measure(model, batches, "mask" in way) for _ in range(args.repeats)]
             result = min(runs, key=lambda run: run["seconds"])
             first = first or result
             for name in ("loss", "gradient"):
