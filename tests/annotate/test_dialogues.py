@@ -1,14 +1,18 @@
 """From selected events to training files: what is written, and that `distime check` passes."""
 
+import gc
 import json
 import tracemalloc
+from itertools import count
 
 import pytest
 
 from annotate.annotated import lines, write_annotation
+from distime.annotate import dialogues
 from distime.annotate.dialogues import (
     DialogueError,
     is_held_out,
+    items_of,
     write_dialogues,
 )
 from distime.annotate.records import AnnotationFolder, Selected, SelectedEvent, write_records
@@ -176,26 +180,26 @@ def test_nothing_to_train_on(tmp_path, counts, held_out, said):
     assert not (out / "meta.json").exists() and not (out / "train.jsonl").exists()
 
 
-def test_memory_does_not_grow_with_the_events(tmp_path):
-    def peak(count):
-        records = (
-            Selected(
-                f"{n}.mp4", 20.0, tuple(event(f"{n}-{k}", start=k, end=k + 2) for k in range(9))
-            )
-            for n in range(count)
-        )
-        folder = tmp_path / str(count)
-        write_records(AnnotationFolder(folder).selected, records)
-        tracemalloc.start()
-        write(folder, tmp_path)
-        _, highest = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return highest, (folder / "train.jsonl").stat().st_size
+def test_memory_does_not_grow_with_the_events(tmp_path, monkeypatch):
+    records = (
+        Selected(f"{n}.mp4", 20.0, tuple(event(f"{n}-{k}", start=k, end=k + 2) for k in range(9)))
+        for n in range(100)
+    )
+    write_records(AnnotationFolder(tmp_path).selected, records)
+    sizes, made = [], count(1)
 
-    peak(10)  # what is imported and cached the first time
-    (small, few), (large, many) = peak(20), peak(140)
-    # What waits for the garbage collector makes it some.
-    assert large - small < 0.3 * (many - few)
+    def measured(*arguments):
+        if next(made) % 20 == 0:
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        return items_of(*arguments)
+
+    monkeypatch.setattr(dialogues, "items_of", measured)
+    tracemalloc.start()
+    write(tmp_path, tmp_path)
+    tracemalloc.stop()
+    # Each 20 videos write 100 kB more.
+    assert len(sizes) == 5 and max(sizes[1:]) < sizes[0] + 20_000
 
 
 def test_the_stage_alone_makes_them_again(out, videos, tmp_path, capsys):
