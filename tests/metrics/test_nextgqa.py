@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distime.benchmarks import score
-from distime.benchmarks.nextgqa import Chosen, Question, best_overlap, evaluate, split, split_file
+from distime.benchmarks.nextgqa import evaluate, split, split_file
 from distime.files import FileError
+from distime.metrics.grounded_answers import Chosen, Question, best_overlap
 
 CSV = (
     "video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"

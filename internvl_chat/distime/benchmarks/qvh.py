@@ -15,9 +15,7 @@ windows:
 
 from __future__ import annotations
 
-import ast
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
@@ -32,12 +30,13 @@ from distime.benchmarks.base import (
 )
 from distime.benchmarks.result import Result
 from distime.data.official import Conversion, Keep, Source
-from distime.files import FileError, read_json, write_json
+from distime.files import read_json, write_json
 from distime.metrics.average_precision import interpolated
 from distime.metrics.intervals import NO_ANSWER, Interval, overlap, reaches
+from distime.metrics.window_lists import parse_windows, published_windows, ranked_windows
 from distime.processing.answers import Event
 from distime.processing.questions import moment_retrieval_question
-from distime.values import expect, expect_readable, interval, is_number, number
+from distime.values import expect, expect_readable, interval, is_number
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 LENGTHS = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
@@ -356,77 +355,6 @@ def read_predictions(path: Path) -> tuple[list[dict[str, Any]], Counter[str], li
     counts["unparsable"] = len(unreadable)
     warnings = expect_readable(unreadable, len(rows), str(path), "[[start, end], ...]")
     return rows, counts, warnings
-
-
-def parse_windows(value: Any) -> tuple[list[Interval], bool]:
-    """Return the windows of ``"[[s, e], ...]"`` and whether all of it could be read.
-
-    Also read are ``[s, e, score]``, white space and line breaks, numbers in quotes and what numpy
-    prints (``np.float64(10)``, ``array([[10., 20.]])``, ``[[10. 20.]]``). ``[]`` is no answer.
-    """
-    rows = _listed(value)
-    if rows is None:
-        return [NO_ANSWER], False
-    windows, clean = [], True
-    for row in rows:
-        try:
-            is_scored = (
-                isinstance(row, list | tuple) and len(row) == 3 and number(row[2]) is not None
-            )
-            windows.append(interval(row[:2] if is_scored else row, ""))
-        except FileError:
-            windows.append(NO_ANSWER)
-            clean = False
-    return windows or [NO_ANSWER], clean
-
-
-def ranked_windows(value: Any) -> list[Interval]:
-    """Return the windows of `parse_windows` by falling score, equal ones in listed order."""
-    windows, _ = parse_windows(value)
-    rows = _listed(value) or []
-    scores = [number(row[2]) if isinstance(row, list | tuple) and len(row) == 3 else None
-              for row in rows]  # fmt: skip
-    if not scores or None in scores:
-        return windows
-    order = sorted(range(len(windows)), key=lambda place: -scores[place])
-    return [windows[place] for place in order]
-
-
-def published_windows(value: Any) -> list[Interval]:
-    """Return what the published scorer reads: a Python list of pairs of numbers, from the start."""
-    if isinstance(value, str):
-        if not re.match(r"\[\[.*\]\]", value):
-            return [NO_ANSWER]
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return [NO_ANSWER]
-    if not isinstance(value, list) or not value:
-        return [NO_ANSWER]
-    return [
-        tuple(row) if isinstance(row, list) and len(row) == 2 and all(map(is_number, row))
-        else NO_ANSWER
-        for row in value
-    ]  # fmt: skip
-
-
-def _listed(value: Any) -> list[Any] | None:
-    """Return the rows that a prediction lists, None where it is no list."""
-    if isinstance(value, str):
-        text = re.sub(r"\b(?:np\.|numpy\.)?(?:float|int)\d*\(([^()]*)\)", r"\1", value.strip())
-        text = re.sub(r",\s*dtype=[\w.]+", "", text)
-        text = re.sub(r"\b(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(([^()]*)\)", r"\1", text)
-        # numpy prints no commas.
-        text = re.sub(r"(?<=[\d.])\s+(?=[-+.\d])", ", ", re.sub(r"\]\s+\[", "], [", text))
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
-    if not isinstance(value, list | tuple):
-        return None
-    rows = list(value)
-    is_one_window = 2 <= len(rows) <= 3 and all(number(one) is not None for one in rows)
-    return [rows] if is_one_window else rows
 
 
 def read_ground_truth(path: Path) -> dict[str, list[Interval]]:
