@@ -47,8 +47,8 @@ GIVE_UP = 4
 """So many failures in a row, times the requests at once, are the endpoint's, not the videos'."""
 MAX_REQUEST, MAX_REPLY = 32 * 2**20, 4 * 2**20
 """Bytes."""
-AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-"""Statuses after which the same request may succeed."""
+AGAIN = {408, 409, 425, 429}
+"""Statuses after which the same request may succeed, beside all of servers' errors (5xx)."""
 SETTINGS_ARE_WRONG = {401: f"check {KEY}", 403: f"check {KEY} and what it allows",
                       404: f"check {URL} and the name of the model",
                       405: f"check {URL}"}  # fmt: skip
@@ -210,7 +210,7 @@ class Endpoint(Captioner):
         """
         status, headers, content = self._exchange(body)
         said = printable(content[:200].decode("utf-8", "replace"))
-        if status in AGAIN:
+        if status in AGAIN or status >= 500:
             raise _TryAgainError(f"status {status}: {said}", _asked_pause(headers))
         if status in SETTINGS_ARE_WRONG:
             raise EndpointError(
