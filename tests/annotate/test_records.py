@@ -1,7 +1,10 @@
 """Files of records: what is written is read again, and bad lines are named."""
 
+import math
+
 import pytest
 
+from distime.annotate.locator import rounded
 from distime.annotate.records import (
     Candidate,
     Caption,
@@ -82,3 +85,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         write_records(path, failing())
     assert [one.video for one in RecordFile(path, Selected)] == ["a.mp4"]
     assert [one.name for one in tmp_path.iterdir()] == ["selected.jsonl"]
+
+
+def test_a_model_without_distributions_has_times_of_unknown_confidence():
+    assert rounded(1, 2, math.nan, 4) == rounded(1, 2, None, 4) == Location(1, 2, None)
+    assert rounded(1, 2, 0.56789, 4).confidence == 0.5679

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from distime.annotate.annotator import Annotator
@@ -20,13 +21,14 @@ def rounded(start: float, end: float, confidence: float | None, duration: float)
 
     Args:
         start, end: seconds, in order.
-        confidence: 0 to 1.
+        confidence: 0 to 1; None or NaN where nobody knows.
         duration: of the video, in seconds.
     """
     start, end = (round(min(max(time, 0.0), duration), 3) for time in (start, end))
     if not start < end:
         return None
-    return Location(start, end, None if confidence is None else round(confidence, 4))
+    is_known = confidence is not None and math.isfinite(confidence)
+    return Location(start, end, round(confidence, 4) if is_known else None)
 
 
 def not_found(missing: list[EventText], total: int, why: str) -> list[str]:
