@@ -180,6 +180,15 @@ def test_a_configuration_that_does_not_say_has_a_distribution(tmp_path):
     assert read.config.time_head == "distribution" and read.config.reencode_times
 
 
+def test_a_configuration_with_an_unknown_head_is_named(tmp_path):
+    make_tiny_model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"time_head": "tape"}))
+    for read in (saved_head, DisTimeForConditionalGeneration.from_pretrained):
+        with pytest.raises(HeadError, match="config.json: unknown time_head 'tape'; there are"):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize("saved", HEAD_NAMES)
 @pytest.mark.parametrize("asked", HEAD_NAMES)
 def test_a_trained_head_starts_no_other(saved, asked, tmp_path):

@@ -98,7 +98,7 @@ class DisTimeForConditionalGeneration(TimeMixin):
             return class_of(path).from_pretrained(
                 path, *args, config_overrides=config_overrides, exact=exact, **kwargs
             )
-        asked_head = (config_overrides or {}).get("time_head")
+        own_head, asked_head = saved_head(path), (config_overrides or {}).get("time_head")
         if asked_head is not None:
             refuse_other_head(path, asked_head)
         wants_info = kwargs.pop("output_loading_info", False)
@@ -114,7 +114,7 @@ class DisTimeForConditionalGeneration(TimeMixin):
             dtypes, default, may_miss, source = read_dtypes(path), None, (), path
             if config_overrides:
                 kwargs["config"] = cls.config_class.from_pretrained(path, **config_overrides)
-            if asked_head not in (None, saved_head(path)):
+            if asked_head not in (None, own_head):
                 may_miss = time_modules(kwargs["config"])
         is_asked = exact or kwargs.get("dtype", "auto") != "auto"
         if exact:

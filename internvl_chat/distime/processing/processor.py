@@ -23,7 +23,7 @@ from transformers import AutoConfig, BatchFeature, PreTrainedTokenizerBase
 from distime.backbones import BACKBONES, backbone_of
 from distime.backbones.base import Backbone, CommonSettings, Pictures, ProcessorError
 from distime.backbones.internvl import ProcessorSettings
-from distime.model.heads import DEFAULT_HEAD, HEAD_NAMES, head_class
+from distime.model.heads import DEFAULT_HEAD, HEAD_NAMES, head_class, saved_head
 from distime.model.heads.base import TimeHead
 from distime.model.hub import local_folder, why_no_checkpoint
 from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
@@ -125,7 +125,7 @@ class DisTimeProcessor:
             # Other processors of transformers have files of that name, too.
             if values.pop("processor_class", cls.__name__) == cls.__name__:
                 processor = cls(tokenizer, _read_settings(own, values))
-                if "time_token_id" in config:  # a model of ours lies beside it
+                if saved_head(folder) and "time_token_id" in config:  # a model of ours beside it
                     processor.check_model(AutoConfig.from_pretrained(folder))
                 return processor
         backbone = backbone_of(config)

@@ -27,7 +27,7 @@ HEAD_NAMES = (
 
 
 class HeadError(DisTimeError):
-    """A checkpoint has another time head than is asked for; the message says what to do."""
+    """A checkpoint has another time head than is asked for, or an unknown one; says what to do."""
 
 
 def head_class(name: str) -> type[TimeHead]:
@@ -46,6 +46,7 @@ def saved_head(folder: Path) -> str | None:
 
     Raises:
         FileError: its configuration cannot be read.
+        HeadError: it names a head that does not exist.
     """
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
@@ -60,8 +61,14 @@ def saved_head(folder: Path) -> str | None:
     config = read_json(folder / "config.json", "configuration of the model")[0]
     if not isinstance(config, dict):
         return None  # whoever reads the model says so
+    name = config.get("time_head", DEFAULT_HEAD)
+    if name not in HEAD_NAMES:
+        raise HeadError(
+            f"{folder / 'config.json'}: unknown time_head {name!r}; there are "
+            f"{', '.join(HEAD_NAMES)}: write the one that the checkpoint was trained with"
+        )
     is_ours = "time_token_id" in config or "dec_reg" in config  # by its name as published
-    return config.get("time_head", DEFAULT_HEAD) if is_ours else None
+    return name if is_ours else None
 
 
 def refuse_other_head(folder: Path, asked: str) -> None:
