@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from distime.engine import Decoding, Engine, EngineError, Job
+from distime.engine.batch import Row, _packs
 from distime.engine.sampling import says_again
 from distime.processing.video import VideoError
 from engine.conftest import alone, check
@@ -31,6 +32,17 @@ def test_one_by_one(model, inputs, max_rows, max_batch_tokens):
     for one in finished:
         video = inputs[one.job.tag]
         check(one.first_answers(), alone(model, video), video.duration)
+
+
+def test_questions_enter_in_any_number_of_packs(model, inputs, monkeypatch):
+    rows = [Row(None, [0] * length, Decoding()) for length in (3, 4, 2, 9, 1)]
+    packs = [[len(row.suffix) for row in pack] for pack in _packs(rows, 7)]
+    assert packs == [[3, 4], [2], [9], [1]]
+    monkeypatch.setattr(
+        "distime.engine.batch._packs", lambda rows, _: [rows[:1], rows[1:3], rows[3:]]
+    )
+    answers = Engine(model.model, model.processor).answer(inputs[3], Decoding(max_new_tokens=8))
+    check(answers, alone(model, inputs[3], 8), inputs[3].duration)
 
 
 def test_eager_attention(model, inputs):

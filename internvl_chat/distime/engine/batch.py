@@ -6,7 +6,7 @@ about. What a row answers does not depend on the rows beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,16 +61,13 @@ class Batch:
     Args:
         model: a DisTime model in evaluation mode.
         end_id: the token that ends an answer.
-        pad_id: what fills the suffixes that enter together.
         max_rows: most rows at once.
         max_tokens: most tokens that there are keys and values for, rows x columns. A row that
             needs more all by itself is still decoded.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, *, end_id: int, pad_id: int, max_rows: int, max_tokens: int
-    ):
-        self.model, self.end_id, self.pad_id = model, end_id, pad_id
+    def __init__(self, model: torch.nn.Module, *, end_id: int, max_rows: int, max_tokens: int):
+        self.model, self.end_id = model, end_id
         self.max_rows, self.max_tokens = max_rows, max_tokens
         self.rows: list[Row] = []
         self.slots: Slots | None = None
@@ -105,31 +102,37 @@ class Batch:
         if self.slots is None:
             self.slots = Slots(prefix.cache)
         first, last = len(self.rows), len(self.rows) + len(rows)
-        start, longest = prefix.length, max(len(row.suffix) for row in rows)
-        width = start + longest
-        self._make_room(last, width)
+        self._make_room(last, prefix.length + max(len(row.suffix) for row in rows))
         self.slots.copy_prefix(prefix.cache, first, last)
-        self.slots.write_at(first, last, start, width)
+        for some in _packs(rows, prefix.length):
+            hidden = self._read_suffixes(prefix, some)
+            self.hidden = torch.cat([self.hidden, hidden]) if self.rows else hidden
+            self.rows += some
 
-        device = self.model.device
-        ids = torch.full((len(rows), longest), self.pad_id)
-        for index, row in enumerate(rows):
-            ids[index, : len(row.suffix)] = torch.tensor(row.suffix)
-            row.length = start + len(row.suffix)
-            row.position = prefix.next_position + len(row.suffix)
-        # Padding lies to the right, where only padding sees it and the next tokens overwrite it.
-        columns = torch.arange(width, device=device)
-        visible = columns <= torch.arange(start, width, device=device).unsqueeze(-1)
+    def _read_suffixes(self, prefix: SharedPrefix, rows: Sequence[Row]) -> Tensor:
+        """Run the suffixes of the next rows behind one another in one row, each seeing the prefix
+        and itself: without padding, and without a copy of the prefix for each head of each row.
+
+        Returns:
+            the hidden states `(len(rows), C)` of their last tokens.
+        """
+        device, start = self.model.device, prefix.length
+        lengths = [len(row.suffix) for row in rows]
+        for row, length in zip(rows, lengths, strict=True):
+            row.length, row.position = start + length, prefix.next_position + length
+        owner = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths))
+        within = torch.cat([torch.arange(length) for length in lengths])
+        visible = torch.ones(len(owner), start + len(owner), dtype=torch.bool)
+        visible[:, start:] = (owner == owner.unsqueeze(-1)).tril()
+        self.slots.append(len(self.rows), start, lengths)
         output = self._run(
-            ids.to(device),
-            visible.expand(len(rows), 1, -1, -1),
-            (prefix.next_position + torch.arange(longest, device=device)).expand(len(rows), -1),
+            torch.tensor([[token for row in rows for token in row.suffix]], device=device),
+            visible.to(device)[None, None],
+            (prefix.next_position + within).to(device).unsqueeze(0),
             time_targets=self._given_times(rows),
         )
-        ends = torch.tensor([len(row.suffix) - 1 for row in rows], device=device)
-        hidden = output.last_hidden_state[torch.arange(len(rows), device=device), ends]
-        self.hidden = torch.cat([self.hidden, hidden]) if self.rows else hidden
-        self.rows += rows
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        return output.last_hidden_state[0, ends.to(device)]
 
     # ------------------------------------------------------------------ one step
 
@@ -197,7 +200,7 @@ class Batch:
         # All that the device must be told of this step, in one transfer.
         told = [[row.ids[-1], row.length, row.position] for row in self.rows]
         ids, lengths, positions = torch.tensor(told).to(device, non_blocking=True).unbind(-1)
-        self.slots.write_at(0, len(self.rows), lengths, width)
+        self.slots.step(lengths, width)
         output = self._run(
             ids.unsqueeze(-1),
             (torch.arange(width, device=device) <= lengths.unsqueeze(-1))[:, None, None],
@@ -258,3 +261,19 @@ class Batch:
         width = max(width, used) + RESERVE
         rows = max(rows, min(self.max_rows, self.max_tokens // width))
         self.slots.resize(rows, width, len(self.rows), min(used, has_width))
+
+
+def _packs(rows: Sequence[Row], tokens: int) -> Iterator[Sequence[Row]]:
+    """Cut rows so that the suffixes of each pack have at most so many tokens, or it is one row.
+
+    Suffixes do not see each other, but their pairs are computed: so no more than those with the
+    prefix.
+    """
+    first = 0
+    while first < len(rows):
+        last, length = first + 1, len(rows[first].suffix)
+        while last < len(rows) and length + len(rows[last].suffix) <= tokens:
+            length += len(rows[last].suffix)
+            last += 1
+        yield rows[first:last]
+        first = last

@@ -110,17 +110,15 @@ class Engine:
 
     def encode(self, inputs: PrefixInputs, whole_pass: bool = False) -> SharedPrefix:
         """Run the model over a video, once; see `encode_prefix` of the model."""
-        with self.timed("encode_videos"):
+        with self.timed("encode_videos", wait=True):
             prefix = self._on_device(inputs.prefix)
             return self.model.encode_prefix(**prefix, whole_pass=whole_pass)
 
     def batch(self) -> Batch:
         """Return an empty batch."""
-        ids = self.processor.token_ids
         return Batch(
             self.model,
-            end_id=ids.im_end,
-            pad_id=ids.pad,
+            end_id=self.processor.token_ids.im_end,
             max_rows=self.max_rows,
             max_tokens=self.max_batch_tokens,
         )
@@ -195,21 +193,26 @@ class Engine:
     def _on_device(self, tensors: dict) -> dict:
         return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
-    def timed(self, name: str) -> _Timed:
-        """Return a context whose seconds count as this kind of work."""
-        return _Timed(self.seconds, name, self.model.device)
+    def timed(self, name: str, wait: bool = False) -> _Timed:
+        """Return a context whose seconds count as this kind of work.
+
+        Args:
+            name: of the work.
+            wait: for the device at the end. A step of decoding begins with a wait of its own.
+        """
+        return _Timed(self.seconds, name, self.model.device if wait else None)
 
 
 class _Timed:
-    """Adds the seconds of a `with` block to a counter; waits for the device first."""
+    """Adds the seconds of a `with` block to a counter, having waited for a device."""
 
-    def __init__(self, seconds: Counter[str], name: str, device: torch.device):
+    def __init__(self, seconds: Counter[str], name: str, device: torch.device | None):
         self.seconds, self.name, self.device = seconds, name, device
 
     def __enter__(self) -> None:
         self.start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
+        if self.device is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[self.name] += time.perf_counter() - self.start

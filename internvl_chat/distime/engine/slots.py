@@ -7,6 +7,7 @@ whereas a cache that grows by concatenation is copied whole at every step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,26 +22,31 @@ class _Window:
 
     Attributes:
         first: first row.
-        last: one behind the last row.
-        starts: column of the first new token, one for all rows or `(rows,)`, one each.
-        rows: `(rows,)`, their numbers from 0, where each has a column of its own.
+        rows: `(rows,)`, their numbers from `first`; one token of each is written.
+        starts: `(rows,)`, the column of that token.
+        lengths: instead of these, how many tokens of each row are written; they come behind one
+            another in one row, and all begin at column `start`.
+        start: see `lengths`.
         width: columns that are read.
     """
 
     first: int = 0
-    last: int = 0
-    starts: int | Tensor = 0
     rows: Tensor | None = None
+    starts: Tensor | None = None
+    lengths: Sequence[int] | None = None
+    start: int = 0
     width: int = 0
 
     def put(self, buffer: Tensor, new: Tensor) -> Tensor:
-        """Write `new` `(rows, heads, tokens, size)`; return what the rows hold."""
-        rows = buffer[self.first : self.last]
-        if isinstance(self.starts, int):
-            rows[:, :, self.starts : self.starts + new.shape[2]] = new
-        else:
+        """Write `new` `(rows, heads, tokens, size)`; return what they are to see."""
+        if self.lengths is None:
+            rows = buffer[self.first : self.first + len(self.rows)]
             rows[self.rows, :, self.starts] = new[:, :, 0]
-        return rows[:, :, : self.width]
+            return rows[:, :, : self.width]
+        for row, part in enumerate(new[0].split(self.lengths, dim=1), start=self.first):
+            buffer[row, :, self.start : self.start + part.shape[1]] = part
+        before = buffer[self.first : self.first + 1, :, : self.start]
+        return torch.cat([before, new], dim=2)
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -131,9 +137,26 @@ class Slots(Cache):
                 buffer[target, :, :length] = buffer[source, :, :length]
                 buffer[target, :, length:] = 0
 
-    def write_at(self, first: int, last: int, starts: int | Tensor, width: int) -> None:
-        """Say where the next pass of the model writes, and how many columns it reads."""
-        window = self.window
-        window.first, window.last, window.starts, window.width = first, last, starts, width
-        if isinstance(starts, Tensor):
-            window.rows = torch.arange(last - first, device=starts.device)
+    def step(self, starts: Tensor, width: int) -> None:
+        """The next pass writes one token of each row from the first one on, and reads the rows.
+
+        Args:
+            starts: `(rows,)`, its column.
+            width: columns that are read.
+        """
+        self.window.first, self.window.lengths = 0, None
+        self.window.starts, self.window.width = starts, width
+        self.window.rows = torch.arange(len(starts), device=starts.device)
+
+    def append(self, first: int, start: int, lengths: Sequence[int]) -> None:
+        """The next pass writes tokens of several rows, which it has behind one another in one row.
+
+        It reads what the first of them holds, which is what all do, and the new tokens.
+
+        Args:
+            first: the first of the rows.
+            start: column of the first new token in each.
+            lengths: of each, how many.
+        """
+        self.window.first, self.window.lengths = first, list(lengths)
+        self.window.start, self.window.width = start, start + sum(lengths)
