@@ -80,6 +80,8 @@ class Steps:
         batch = {name: v for name, v in collated.items() if name not in FOR_TRAINER}
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
+        if "attention_blocks" in collated:
+            batch["attention_blocks"] = collated["attention_blocks"]
         return batch
 
     def operations(self, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
