@@ -103,6 +103,10 @@ def test_launch_scripts(run):
     code = "from distime.paths import scripts; print(scripts())"
     scripts = Path(run(run.python, "-c", code).strip())
     assert "distime evaluate" in run("sh", scripts / "evaluate.sh", "--help")
+    assert "distime annotate" in run("sh", scripts / "annotate.sh", "--help")
+    words = ("nowhere", "--out", "out", "--stages", "selection")
+    out = run("sh", scripts / "annotate.sh", *words, code=1, PYTHON=str(run.python))
+    assert "VIDEOS nowhere: no such folder" in out
     out = run("sh", scripts / "evaluate.sh", "nowhere", "charades", code=1, PYTHON=str(run.python))
     assert "--checkpoint nowhere" in out
     spy = run.folder / "python"
@@ -112,7 +116,7 @@ def test_launch_scripts(run):
         '*) printf "%s\\n" "$@" ;; esac\n'
     )
     spy.chmod(0o755)
-    (recipe,) = (scripts / "shell" / "distime").glob("*_1b_*.sh")
+    (recipe,) = (scripts / "shell" / "distime").glob("*_1b_*_finetune_lora.sh")
     words = run("sh", recipe, PYTHON=str(spy)).splitlines()
     flags = dict(zip(words, words[1:], strict=False))
     assert "distime.train.finetune" in words
