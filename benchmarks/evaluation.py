@@ -167,7 +167,11 @@ def of_commit(commit: str, folder: Path, counts: list[int], repeats: int) -> dic
             tar.extractall(checkout, filter="data")
         given = [json.dumps(one) for one in (str(folder.resolve()), counts, repeats)]
         command = [sys.executable, "-c", IN_OLD_COMMIT, checkout, *given]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=checkout)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=checkout)
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2]
+        print(f"commit {commit} does not run with what is installed here: {last}")
+        return {}
     runs = [json.loads(line) for line in done.stdout.splitlines()]
     return {count: min(s for n, s in runs if n == count) for count in counts}
 
