@@ -56,6 +56,9 @@ def bookkeeping(groups: Sequence[SampleGroup]) -> dict[str, Any]:
     }
 
 
+_TOKENS_OF_A_PIECE = 256
+
+
 @dataclass
 class _Row:
     """One row under construction; see `distime.model.packing` for groups and samples."""
@@ -198,14 +201,22 @@ class Collator:
         return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows])
 
 
-def _blocks(groups: Sequence[SampleGroup]) -> list[tuple[int, int, int]]:
-    """Of every group of a row: first token, number of shared ones, and behind the last."""
-    blocks, start = [], 0
+def _blocks(groups: Sequence[SampleGroup]) -> list[list[int]]:
+    """Where groups lie in a row, see `bounds` of `distime.model.block_attention.make_blocks`.
+
+    Samples behind shared frames are taken together until they have some tokens: products of
+    matrices are slow where these are few.
+    """
+    blocks, position = [], 0
     for group in groups:
-        shared = len(group.prefix_ids)
-        end = start + shared + sum(len(item.input_ids) for item in group.items)
-        blocks.append((start, shared, end))
-        start = end
+        block = [position, len(group.prefix_ids)]
+        cut = position = position + len(group.prefix_ids)
+        for item in group.items:
+            position += len(item.input_ids)
+            if position - cut >= _TOKENS_OF_A_PIECE:
+                block.append(position)
+                cut = position
+        blocks.append(block if cut == position else [*block, position])
     return blocks
 
 

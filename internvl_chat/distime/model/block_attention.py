@@ -1,8 +1,8 @@
 """Attention of packed rows, group by group: what a mask would hide is not computed.
 
 SDPA with a mask computes every pair of a row and hides most: of a row of five videos four fifths.
-Here a group attends to itself alone: its shared tokens causally, which needs no mask, and what lies
-behind them to the whole group. It is SDPA all the same, piece by piece.
+Here a group attends to itself alone: its shared tokens causally, which needs no mask, and the
+samples behind them, a few at a time, to those and to themselves. It is SDPA all the same, in pieces.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -28,24 +29,23 @@ class Block:
     Attributes:
         start: first token.
         shared: number of tokens that its samples share, from there on.
-        end: behind its last token.
-        mask: `(1, 1, own, all)` over what lies behind the shared ones, added to their scores; None
-            for a group of one sample, which shares nothing.
+        pieces: of what lies behind the shared tokens: first token, behind the last, and a mask
+            `(1, 1, own, shared + own)` that is added to the scores; None where nothing is shared.
     """
 
     start: int
     shared: int
-    end: int
-    mask: Tensor | None
+    pieces: Sequence[tuple[int, int, Tensor | None]]
 
 
 def make_blocks(
-    bounds: Sequence[Sequence[tuple[int, int, int]]], sample_ids: Tensor, dtype: torch.dtype
+    bounds: Sequence[Sequence[Sequence[int]]], sample_ids: Tensor, dtype: torch.dtype
 ) -> list[list[Block]]:
     """Make the blocks of a batch.
 
     Args:
-        bounds: `start, shared, end` of the groups of every row.
+        bounds: of the groups of every row: first token, number of shared ones, and where the
+            samples behind them are cut into pieces, the last number being the end.
         sample_ids: `(B, T)`, see `distime.model.packing`.
         dtype: of the attention.
     """
@@ -53,15 +53,19 @@ def make_blocks(
     blocks = []
     for row, samples in zip(bounds, sample_ids, strict=True):
         blocks.append([])
-        for start, shared, end in row:
-            mask = None
-            if shared:
-                own, own_too = samples[start + shared : end, None], samples[None, start:end]
-                hidden = own != own_too
-                hidden[:, :shared] = False
-                hidden |= torch.ones_like(hidden).triu(shared + 1)
-                mask = torch.where(hidden, lowest, torch.zeros_like(lowest))[None, None]
-            blocks[-1].append(Block(start, shared, end, mask))
+        for start, shared, *ends in row:
+            pieces = []
+            for first, end in zip([start + shared, *ends], ends, strict=False):
+                mask = None
+                if shared:
+                    own = samples[first:end]
+                    hidden = (own[:, None] != own).logical_or_(
+                        torch.ones_like(own, dtype=torch.bool).expand(end - first, -1).triu(1)
+                    )
+                    hidden = pad(hidden, (shared, 0), value=False)
+                    mask = torch.where(hidden, lowest, torch.zeros_like(lowest))[None, None]
+                pieces.append((first, end, mask))
+            blocks[-1].append(Block(start, shared, pieces))
     return blocks
 
 
@@ -91,20 +95,23 @@ def blocks_attention(
     for number, row in enumerate(blocks):
         q, k, v = (tensor[number : number + 1] for tensor in (query, key, value))
 
-        def attend(start: int, first: int, end: int, mask: Tensor | None, q=q, k=k, v=v) -> Tensor:
-            """From `first` to `end`, to all from `start` on."""
-            q, k, v = q[:, :, first:end], k[:, :, start:end], v[:, :, start:end]
-            return sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0]
+        def attend(first: int, end: int, seen: slice, mask: Tensor | None, q=q, k=k, v=v) -> Tensor:
+            """From some tokens to those before them and to the ones that all see."""
+            own_k, own_v = k[:, :, first:end], v[:, :, first:end]
+            if mask is not None:
+                own_k = torch.cat([k[:, :, seen], own_k], dim=2)
+                own_v = torch.cat([v[:, :, seen], own_v], dim=2)
+            return sdpa_attention_forward(module, q[:, :, first:end], own_k, own_v, mask, **kwargs)[
+                0
+            ]
 
         parts = []
         for block in row:
-            middle = block.start + block.shared
-            if block.mask is None:
-                parts.append(attend(block.start, block.start, block.end, None))
-            else:
-                parts.append(attend(block.start, block.start, middle, None))
-                parts.append(attend(block.start, middle, block.end, block.mask))
-        padding = q.shape[2] - row[-1].end
+            seen = slice(block.start, block.start + block.shared)
+            if block.shared:
+                parts.append(attend(seen.start, seen.stop, seen, None))
+            parts += [attend(first, end, seen, mask) for first, end, mask in block.pieces]
+        padding = q.shape[2] - row[-1].pieces[-1][1]
         parts.append(parts[0].new_zeros(1, padding, *parts[0].shape[2:]))
         rows.append(torch.cat(parts, dim=1))
     return torch.cat(rows), None

@@ -280,7 +280,7 @@ class TimeMixin(TimeGeneration, Seam):
         image_features: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
         token_index: dict[str, Any] | None = None,
-        attention_blocks: Sequence[Sequence[tuple[int, int, int]]] | None = None,
+        attention_blocks: Sequence[Sequence[Sequence[int]]] | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> DisTimeOutput:
@@ -317,8 +317,8 @@ class TimeMixin(TimeGeneration, Seam):
             token_index: fields of a `TokenIndex` of the batch, as the collator makes it. Without it
                 the model looks for the tokens itself and waits for the device, as it does to see
                 whether samples are packed.
-            attention_blocks: `start, shared, end` of the groups in every row of `group_ids`, as the
-                collator tells; for `attn_implementation="sdpa_blocks"`.
+            attention_blocks: where the groups of every row lie, as the collator tells (`bounds` of
+                `distime.model.block_attention.make_blocks`), for the attention of that module.
             return_dict: accepted for transformers; the output is always a `DisTimeOutput`.
             **kwargs: those of `transformers.utils.generic.TransformersKwargs`, for the language
                 model.
