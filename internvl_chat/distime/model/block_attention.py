@@ -2,7 +2,7 @@
 
 SDPA with a mask computes every pair of a row and hides most: of a row of five videos four fifths.
 Here a group attends to itself alone: its shared tokens causally, which needs no mask, and the
-samples behind them, a few at a time, to those and to themselves. It is SDPA all the same, in pieces.
+samples behind them, a few at a time, to those and to themselves. It is SDPA in pieces.
 """
 
 from __future__ import annotations
