@@ -41,7 +41,7 @@ from distime.model.library import CACHE
 from distime.model.time_modules import expected_time
 from distime.processing.processor import DisTimeProcessor
 from distime.processing.sampling import VideoSample
-from models import BENCH, make_config, read_sizes
+from models import BENCH, bench_folder, make_config, read_sizes
 from training_step import product_rate
 
 FRAME = "<FRAME_TIME_REF>: <image>"
@@ -192,12 +192,8 @@ def main() -> int:
     parser.add_argument("--published", type=int, help="queries asked that way; default: all")
     parser.add_argument("--old", default=OLD, metavar="COMMIT", help="an older one to compare with")
     args = parser.parse_args()
-    folder = args.config.parent if args.config.suffix == ".json" else args.config
-    if not (folder / "inputs.json").is_file():
-        print(f"{folder}: no inputs.json there; name the folder with --config", file=sys.stderr)
-        return 1
+    folder, inputs = bench_folder(args.config)
     torch.set_num_threads(1)
-    inputs = json.loads((folder / "inputs.json").read_text())
     processor, model = build(folder)
     size = processor.settings.image_size
     times, answer = inputs["frame_times"], inputs["forced_answer_ids"]

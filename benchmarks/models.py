@@ -14,6 +14,14 @@ from distime import DisTimeConfig
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 
 
+def bench_folder(config: Path) -> tuple[Path, dict]:
+    """The folder that `--config` names, itself or by its `config.json`, and its `inputs.json`."""
+    folder = config.parent if config.suffix == ".json" else config
+    if not (folder / "inputs.json").is_file():
+        raise SystemExit(f"{folder}: no inputs.json there; name the folder with --config")
+    return folder, json.loads((folder / "inputs.json").read_text())
+
+
 class Transformer(NamedTuple):
     """Sizes of a language model or a vision tower."""
 

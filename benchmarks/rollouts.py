@@ -13,7 +13,6 @@ thread, CPU seconds.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 from distime.engine import Decoding, Engine, Job
 from distime.engine.batch import Row
 from evaluation import build
-from models import BENCH
+from models import BENCH, bench_folder
 from throughput import make_videos
 
 
@@ -66,13 +65,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=8, help="answers to a question")
     parser.add_argument("--tokens", type=int, default=10, help="of every answer")
     args = parser.parse_args()
-    folder = args.config.parent if args.config.suffix == ".json" else args.config
-    if not (folder / "inputs.json").is_file():
-        print(f"{folder}: no inputs.json there; name the folder with --config", file=sys.stderr)
-        return 1
+    folder, told = bench_folder(args.config)
     torch.set_num_threads(1)
     processor, model = build(folder)
-    told = json.loads((folder / "inputs.json").read_text())
     engine = Engine(model, processor, max_rows=256)
     decoding = Decoding(
         min_new_tokens=args.tokens, max_new_tokens=args.tokens, do_sample=True, top_k=0, seed=1,

@@ -11,7 +11,6 @@ request is about a video of its own. The last line is the ratio of requests a CP
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import threading
@@ -28,7 +27,7 @@ from distime.serve.app import make_app
 from distime.serve.settings import ServeSettings
 from distime.toy.synthetic import make_video, write_video
 from evaluation import FRAME, build
-from models import BENCH
+from models import BENCH, bench_folder
 
 
 class Server:
@@ -72,13 +71,10 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=2, help="of every video")
     parser.add_argument("--tokens", type=int, default=32, help="of every answer, at most")
     args = parser.parse_args()
-    folder = args.config.parent if args.config.suffix == ".json" else args.config
-    if not (folder / "inputs.json").is_file():
-        print(f"{folder}: no inputs.json there; name the folder with --config", file=sys.stderr)
-        return 1
+    folder, inputs = bench_folder(args.config)
     torch.set_num_threads(1)
     processor, model = build(folder)
-    questions = json.loads((folder / "inputs.json").read_text())["questions"]
+    questions = inputs["questions"]
     with tempfile.TemporaryDirectory() as root:
         videos = [write_video(make_video(seed), Path(root)).name for seed in range(4)]
         bodies = [

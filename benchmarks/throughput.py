@@ -19,7 +19,6 @@ but for its last steps.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ import torch
 from distime.engine import Decoding, Engine, Job
 from distime.processing.sampling import VideoSample
 from evaluation import FRAME, build
-from models import BENCH
+from models import BENCH, bench_folder
 
 ROUNDS = {"1": (1,), "mixed": (1,), "2.8": (3, 2, 3, 3, 3), "8.6": (9, 8, 9)}
 """Questions of videos: the means of QVHighlights, again with answers of mixed length, Charades-STA,
@@ -136,13 +135,9 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of every answer")
     parser.add_argument("--rounds", nargs="+", choices=ROUNDS, default=list(ROUNDS))
     args = parser.parse_args()
-    folder = args.config.parent if args.config.suffix == ".json" else args.config
-    if not (folder / "inputs.json").is_file():
-        print(f"{folder}: no inputs.json there; name the folder with --config", file=sys.stderr)
-        return 1
+    folder, inputs = bench_folder(args.config)
     torch.set_num_threads(1)
     processor, model = build(folder)
-    inputs = json.loads((folder / "inputs.json").read_text())
     print(f"{model.num_parameters():,} parameters, {len(inputs['frame_times'])} frames, one thread")
     print("questions/video  answer tokens  videos    one by one (decoding)      engine (decoding)"
           "   whole  decoding")  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from distime.annotate.records import Trouble
 from distime.benchmarks.base import SettingsError
 from distime.data.lines import JsonlIndex
 from distime.data.problems import AnnotationError, is_number, place_of, show
 from distime.data.video_finder import without_suffix
+from distime.files import file_digest
 
 T = TypeVar("T")
 
@@ -87,6 +89,28 @@ class LinesByVideo(Generic[T]):
 
     def _place(self, number: int) -> str:
         return place_of(self.path, self._index.line_number(number))
+
+
+class ToldByFile:
+    """What captioners and locators that go by a file share; stands before `Annotator` in the bases.
+
+    Attributes:
+        lines: of the file.
+    """
+
+    stage: ClassVar[str]
+    name: str
+    lines: LinesByVideo
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Annotator.fingerprint`."""
+        return {"file": file_digest(self.lines.path)}
+
+    def troubles(self, videos: Sequence[str]) -> Iterator[Trouble]:
+        """See `Annotator.troubles`."""
+        for video, place in self.lines.fit(videos):
+            why = f"{place}: {show(video)} is not below the folder of videos"
+            yield Trouble(None, self.stage, self.name, why, fatal=False)
 
 
 def _video_of(values: Any) -> str:

@@ -8,18 +8,17 @@ One line per video or per caption, with times where they are known:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from distime.annotate.annotator import Clip, UnusableError
 from distime.annotate.caption_texts import KEYS
 from distime.annotate.captioner import Captioner
-from distime.annotate.lines_by_video import LinesByVideo, confidence_of, times_of
+from distime.annotate.lines_by_video import LinesByVideo, ToldByFile, confidence_of, times_of
 from distime.annotate.locator import rounded
-from distime.annotate.records import Caption, Captioned, Location, Trouble
+from distime.annotate.records import Caption, Captioned, Location
 from distime.data.problems import AnnotationError, show
-from distime.files import file_digest
 
 if TYPE_CHECKING:
     from distime.annotate.annotation_settings import AnnotationSettings
@@ -28,7 +27,7 @@ LISTS = ("captions", "events")
 """Under which of them a line holds several captions."""
 
 
-class CaptionsFile(Captioner):
+class CaptionsFile(ToldByFile, Captioner):
     """Takes what the file says; a video that it does not name is lost to it."""
 
     kind: ClassVar[str] = "file"
@@ -37,16 +36,6 @@ class CaptionsFile(Captioner):
     def __init__(self, target: str, name: str, settings: AnnotationSettings):
         super().__init__(target, name, settings)
         self.lines = LinesByVideo(f"--captioner file:{target}", Path(target), read_line)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Annotator.fingerprint`."""
-        return {"file": file_digest(self.lines.path)}
-
-    def troubles(self, videos: Sequence[str]) -> Iterator[Trouble]:
-        """See `Annotator.troubles`."""
-        for video, place in self.lines.fit(videos):
-            why = f"{place}: {show(video)} is not below the folder of videos"
-            yield Trouble(None, self.stage, self.name, why, fatal=False)
 
     def load(self, clip: Clip) -> float:
         """Read the length of the video."""

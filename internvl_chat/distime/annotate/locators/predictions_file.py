@@ -10,16 +10,15 @@ Of several for one event the first with the highest confidence counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from distime.annotate.annotator import Clip, UnusableError
-from distime.annotate.lines_by_video import LinesByVideo, confidence_of, times_of
+from distime.annotate.lines_by_video import LinesByVideo, ToldByFile, confidence_of, times_of
 from distime.annotate.locator import Locator, not_found, rounded
-from distime.annotate.records import Described, Located, RecordFile, Trouble
+from distime.annotate.records import Described, Located, RecordFile
 from distime.data.problems import AnnotationError, show
-from distime.files import file_digest
 
 if TYPE_CHECKING:
     from distime.annotate.annotation_settings import AnnotationSettings
@@ -34,7 +33,7 @@ class Prediction(NamedTuple):
     confidence: float | None
 
 
-class PredictionsFile(Locator):
+class PredictionsFile(ToldByFile, Locator):
     """Takes what the file says of each event."""
 
     kind: ClassVar[str] = "file"
@@ -43,16 +42,6 @@ class PredictionsFile(Locator):
     def __init__(self, target: str, name: str, settings: AnnotationSettings):
         super().__init__(target, name, settings)
         self.lines = LinesByVideo(f"--locator file:{target}", Path(target), read_line)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Annotator.fingerprint`."""
-        return {"file": file_digest(self.lines.path)}
-
-    def troubles(self, videos: Sequence[str]) -> Iterator[Trouble]:
-        """See `Annotator.troubles`."""
-        for video, place in self.lines.fit(videos):
-            why = f"{place}: {show(video)} is not below the folder of videos"
-            yield Trouble(None, self.stage, self.name, why, fatal=False)
 
     def check(self, events: RecordFile[Described]) -> None:
         """Refuse predictions of other events, and intervals of other videos.
