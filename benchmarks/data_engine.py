@@ -48,7 +48,7 @@ from distime.metrics.intervals import iou
 from distime.processing.questions import RETRIEVAL
 from distime.toy.curriculum import FRAMES, grounding_items
 from distime.toy.quickstart import Stage, evaluate_stage, train_stage
-from distime.toy.synthetic import COLORS, SHAPES, Event, SyntheticVideo, write_videos
+from distime.toy.synthetic import COLORS, SHAPES, ShapeEvent, SyntheticVideo, write_videos
 
 SETS = {"selection": 901, "tuning": 903, "labelled": 910, "unlabelled": 930, "held_out": 951}
 """Sets of synthetic videos; none is one of the quickstart's of small seeds."""
@@ -119,7 +119,7 @@ def captions_of(
         absent = sorted(COLORS.keys() - {event.color for event in spec.events})
         rng.shuffle(absent)
         captions[spec.file_name] = {
-            Event(absent.pop(), rng.choice(SHAPES), 0, 0).query
+            ShapeEvent(absent.pop(), rng.choice(SHAPES), 0, 0).query
             if (n, k) in replaced
             else event.query: None if (n, k) in replaced else (event.start, event.end)
             for k, event in enumerate(spec.events)

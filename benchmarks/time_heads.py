@@ -35,7 +35,7 @@ from distime.processing.sampling import train_frame_indices
 from distime.toy.curriculum import frame_items, grounding_items, relations, words
 from distime.toy.quickstart import best_constant
 from distime.toy.stages import Stage, synthetic_benchmark, train_stage_here
-from distime.toy.synthetic import STRIDE, Event, SyntheticVideo, write_video
+from distime.toy.synthetic import STRIDE, ShapeEvent, SyntheticVideo, write_video
 from distime.toy.tiny import write_tiny_checkpoint
 
 SIZE, FPS, FRAMES, NAMES = 64, 4, 6, ("red", "green", "blue", "yellow")
@@ -75,7 +75,9 @@ def squares(seed: int) -> SyntheticVideo:
         events.append((start, start + length))
         before += length
     colors = rng.sample(NAMES, len(events))
-    named = (Event(color, "square", *times) for color, times in zip(colors, events, strict=True))
+    named = (
+        ShapeEvent(color, "square", *times) for color, times in zip(colors, events, strict=True)
+    )
     return SyntheticVideo(f"squares_{seed:07d}", seed, duration, FPS, SIZE, tuple(named))
 
 

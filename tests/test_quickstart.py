@@ -12,7 +12,7 @@ from distime import DisTime
 from distime.benchmarks.charades import synthetic_queries
 from distime.cli import main
 from distime.data.checking import check
-from distime.serve.demo.responder import FIND, Limits, Responder
+from distime.serve.demo.responder import FIND, DemoLimits, Responder
 from distime.toy.curriculum import STAGES, write_curriculum
 from distime.toy.quickstart import (
     EXPECTED_MIOU,
@@ -23,7 +23,7 @@ from distime.toy.quickstart import (
     run,
     wrong_question_miou,
 )
-from distime.toy.synthetic import Event, SyntheticVideo, write_videos
+from distime.toy.synthetic import ShapeEvent, SyntheticVideo, write_videos
 
 SHORT = Stage(2, 2)
 
@@ -40,7 +40,7 @@ def test_every_part_runs(tmp_path):
     # What was trained can be served; tests/demo looks at the page itself.
     model = DisTime.from_pretrained(out / "checkpoints" / "ground", device="cpu")
     videos = out / "videos" / "held_out"
-    respond = Responder(model, [videos], Limits(new_tokens=8))
+    respond = Responder(model, [videos], DemoLimits(new_tokens=8))
     reply = respond(str(next(videos.glob("*.mp4"))), FIND, "the red circle is visible.")
     assert "distime-answer" in reply.answer and "the red circle is visible." in reply.prompt
     weights = out / "checkpoints" / "ground" / "model.safetensors"
@@ -104,7 +104,7 @@ def test_lessons_say_what_the_videos_show(lessons):
 
 def video(*spans):
     events = tuple(
-        Event(color, "square", *span)
+        ShapeEvent(color, "square", *span)
         for color, span in zip(("red", "blue", "green"), spans, strict=False)
     )
     return SyntheticVideo("v", 0, 20.0, 8, 96, events)

@@ -27,7 +27,7 @@ from distime.backbones.base import ProcessorError
 from distime.backbones.llava_onevision import LlavaOnevisionSettings
 from distime.backbones.llava_onevision.anyres import grids_of
 from distime.data.lengths import conversation_lengths
-from distime.data.schema import Item
+from distime.data.schema import TrainingItem
 from distime.model.adapter import WEIGHTS
 from distime.model.weights import CheckpointError
 from distime.processing.prompt import Media, PromptError, Turn, encode_conversation, encode_prompt
@@ -266,7 +266,7 @@ def test_tags_that_are_tokens_stand_for_their_media(qwen_tokenizer, tags, media,
     assert set(found) <= {visual[0 if media.num_frames else 1]}
     # Counted without its pictures, it is as long.
     processor = SimpleNamespace(tokenizer=tokenizer, template=template)
-    (length,) = conversation_lengths(processor, [Item(turns)], [media])
+    (length,) = conversation_lengths(processor, [TrainingItem(turns)], [media])
     assert length == len(encoded.input_ids)
 
 

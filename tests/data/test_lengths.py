@@ -14,7 +14,7 @@ from distime.backbones.template import ChatTemplate, Media
 from distime.data import lengths as lengths_module
 from distime.data.dataset import DataSettings, TrainingData
 from distime.data.lengths import KeptLengths, conversation_lengths
-from distime.data.schema import Item
+from distime.data.schema import TrainingItem
 from distime.processing.prompt import Turn, encode_conversation
 from distime.processing.tokenizer import add_special_tokens, encode, load_tokenizer, text_lengths
 from distime.toy.tiny import write_tiny_checkpoint
@@ -52,7 +52,7 @@ def test_lengths_are_those_of_the_sequences(tokenizer, tag, texts, system, own):
     turns = [Turn("human", before + tag + after)] + [Turn("gpt", f"a{text}") for text in answers]
     turns = [Turn("system", "own")] * own + turns
     processor = Reader(tokenizer, system)
-    (length,) = conversation_lengths(processor, [Item(tuple(turns))], [MEDIA[tag]])
+    (length,) = conversation_lengths(processor, [TrainingItem(tuple(turns))], [MEDIA[tag]])
     encoded = encode_conversation(tokenizer, processor.template, turns, MEDIA[tag])
     assert length == len(encoded.input_ids)
 

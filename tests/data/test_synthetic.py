@@ -18,7 +18,7 @@ from distime.toy.synthetic import (
     SHAPES,
     SIZE,
     STRIDE,
-    Event,
+    ShapeEvent,
     SyntheticVideo,
     make_video,
     render,
@@ -95,7 +95,7 @@ def test_shapes_are_visible_exactly_in_their_events(seed):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_moves_and_stays_in_the_picture(shape):
-    spec = SyntheticVideo("x", 5, 20.0, 8, SIZE, (Event("red", shape, 1.0, 19.0),))
+    spec = SyntheticVideo("x", 5, 20.0, 8, SIZE, (ShapeEvent("red", shape, 1.0, 19.0),))
     frames = render(spec)[8:152]
     where = (np.abs(frames.astype(int) - COLORS["red"]).max(axis=-1) == 0).reshape(144, -1)
     area = where.sum(axis=1)
@@ -105,7 +105,7 @@ def test_every_shape_moves_and_stays_in_the_picture(shape):
 
 
 def test_a_shape_that_does_not_exist():
-    spec = SyntheticVideo("x", 5, 20.0, 8, SIZE, (Event("red", "star", 1.0, 9.0),))
+    spec = SyntheticVideo("x", 5, 20.0, 8, SIZE, (ShapeEvent("red", "star", 1.0, 9.0),))
     with pytest.raises(ValueError, match="no shape 'star'; choose one of square"):
         render(spec)
 

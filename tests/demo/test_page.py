@@ -22,7 +22,7 @@ from distime.engine.batch import Batch
 from distime.metrics.intervals import iou
 from distime.processing.questions import EVENT_CAPTIONING, moment_retrieval_question
 from distime.processing.video import open_video
-from distime.serve.demo.responder import ASK, FIND, LIST, DemoError, Limits
+from distime.serve.demo.responder import ASK, FIND, LIST, DemoError, DemoLimits
 from distime.toy.synthetic import make_video, write_video
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (requirements-demo.txt)")
@@ -31,7 +31,7 @@ from distime.serve.demo.page import serving  # noqa: E402
 
 pytestmark = pytest.mark.slow
 HELD_OUT = 1_000_025  # a seed of the quickstart's evaluation
-LIMITS = Limits(megabytes=2, seconds=60, new_tokens=12)
+LIMITS = DemoLimits(megabytes=2, seconds=60, new_tokens=12)
 
 
 @pytest.fixture(scope="module")

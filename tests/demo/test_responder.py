@@ -24,7 +24,7 @@ from distime.serve.demo.responder import (
     FIND,
     LIST,
     DemoError,
-    Limits,
+    DemoLimits,
     Responder,
     answer_html,
     chapters_html,
@@ -32,7 +32,7 @@ from distime.serve.demo.responder import (
     timeline_html,
 )
 
-LIMITS = Limits(megabytes=5, seconds=60, new_tokens=12)
+LIMITS = DemoLimits(megabytes=5, seconds=60, new_tokens=12)
 
 
 @pytest.fixture
@@ -199,9 +199,9 @@ def test_a_playlist_cannot_make_us_read_other_files(respond, folder, uploads):
 
 def test_limits(model, folder, video):
     with pytest.raises(DemoError, match="lasts 32 s; at most 10 s"):
-        Responder(model, [folder], Limits(seconds=10))(video, LIST, "")
+        Responder(model, [folder], DemoLimits(seconds=10))(video, LIST, "")
     with pytest.raises(DemoError, match="At most 0 MB"):
-        Responder(model, [folder], Limits(megabytes=0))(video, LIST, "")
+        Responder(model, [folder], DemoLimits(megabytes=0))(video, LIST, "")
 
 
 def test_errors_tell_no_paths(respond, folder):

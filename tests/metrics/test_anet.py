@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distime.benchmarks import score
-from distime.benchmarks.anet import Video, evaluate
+from distime.benchmarks.anet import AnnotatedVideo, evaluate
 from distime.files import FileError
 
 GT = {
@@ -94,7 +94,9 @@ windows = st.tuples(times, times)
 
 @given(st.lists(st.tuples(windows, windows), min_size=1, max_size=8))
 def test_properties(pairs):
-    videos = {f"v{i}": Video(60.0, [tuple(sorted(gt))], ["x"]) for i, (gt, _) in enumerate(pairs)}
+    videos = {
+        f"v{i}": AnnotatedVideo(60.0, [tuple(sorted(gt))], ["x"]) for i, (gt, _) in enumerate(pairs)
+    }
     predictions = {f"v{i}-0": predicted for i, (_, predicted) in enumerate(pairs)}
     metrics = evaluate(predictions, videos).metrics
     assert 100 >= metrics["R1@0.3"] >= metrics["R1@0.5"] >= metrics["R1@0.7"] >= 0

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as numpy_st
 
 from distime.metrics import meteor
 from distime.metrics.dense_captioning import (
-    Events,
-    Video,
+    CaptionedVideo,
+    TimedCaptions,
     best_ordered_matching,
     calls_one_by_one,
     f1,
@@ -26,9 +26,9 @@ from distime.metrics.dense_captioning import (
 from distime.metrics.paraphrases import cut_table, word_sequences
 
 
-def events(*windows: tuple[float, float], prefix: str = "p") -> Events:
+def events(*windows: tuple[float, float], prefix: str = "p") -> TimedCaptions:
     captions = [f"{prefix}{i}" for i in range(len(windows))]
-    return Events(np.array(windows, dtype=float).reshape(-1, 2), captions)
+    return TimedCaptions(np.array(windows, dtype=float).reshape(-1, 2), captions)
 
 
 def test_iou_matrix_by_hand():
@@ -44,7 +44,7 @@ def test_localisation_is_strict_and_pairing_is_not():
     precision, recall = localisation(ious)
     assert precision.tolist() == [1.0, 0.5, 0.5, 0.0]
     assert recall.tolist() == [1.0, 0.5, 0.5, 0.0]
-    video = Video(events((0, 10), (20, 30)), events((0, 10), (20, 30), prefix="g"))
+    video = CaptionedVideo(events((0, 10), (20, 30)), events((0, 10), (20, 30), prefix="g"))
     video.__dict__["ious"] = ious
     assert video.matches[0.5] == ([("p0", "g0"), ("p1", "g1")], [])
     assert video.matches[0.3][0] == [("p0", "g0"), ("p1", "g0"), ("p1", "g1")]
@@ -54,7 +54,7 @@ def test_localisation_is_strict_and_pairing_is_not():
 
 
 def test_nothing_predicted():
-    video = Video(events(), events((0, 10), prefix="g"))
+    video = CaptionedVideo(events(), events((0, 10), prefix="g"))
     assert [part.tolist() for part in localisation(video.ious)] == [[0] * 4, [0] * 4]
     assert soda_f(video.ious, np.zeros((0, 1))) == 0
     assert list(needed_pairs([video])) == []
@@ -62,7 +62,7 @@ def test_nothing_predicted():
 
 
 def test_only_overlapping_events_need_meteor():
-    video = Video(events((0, 10), (50, 60)), events((0, 10), (9, 20), prefix="g"))
+    video = CaptionedVideo(events((0, 10), (50, 60)), events((0, 10), (9, 20), prefix="g"))
     assert set(needed_pairs([video])) == {("g0", "p0"), ("g1", "p0"), ("p0", "g0")}
 
 

@@ -16,7 +16,7 @@ from distime.cli import main
 from distime.data.official import prepare
 from distime.evaluate.settings import Settings
 from distime.metrics import event_tasks, similarity
-from distime.metrics.dense_captioning import Events, Video
+from distime.metrics.dense_captioning import CaptionedVideo, TimedCaptions
 from distime.processing.answers import Answer, Event
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="captions need Java")
@@ -266,7 +266,9 @@ def test_letters(answer, count, place, seen):
 
 def test_similarity_of_captions():
     windows = np.array([[0.0, 10.0], [50.0, 60.0]])
-    video = Video(Events(windows, ["aa b", "zz"]), Events(windows[:1], ["aa b"]), (0.5,))
+    video = CaptionedVideo(
+        TimedCaptions(windows, ["aa b", "zz"]), TimedCaptions(windows[:1], ["aa b"]), (0.5,)
+    )
     nothing = float((letters(["zz"]) @ letters(similarity.nonsense_words()).T).mean())
     assert similarity.caption_similarity([video], letters) == pytest.approx((1 + nothing) / 2)
     assert len(set(similarity.nonsense_words())) == similarity.NONSENSE

@@ -123,9 +123,9 @@ def test_truth_without_a_letter(write):
 
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("ABCD")), min_size=1))
 def test_accuracy_is_the_share_of_equal_letters(pairs):
-    from distime.metrics.multiple_choice import Row, names_right_option
+    from distime.metrics.multiple_choice import ChoiceRow, names_right_option
 
-    rows = [Row(f"({a}) x", f"({b}) y", "t") for a, b in pairs]
+    rows = [ChoiceRow(f"({a}) x", f"({b}) y", "t") for a, b in pairs]
     assert sum(map(names_right_option, rows)) == sum(a == b for a, b in pairs)
 
 

@@ -21,7 +21,7 @@ from distime.evaluate.journal import answer_from_dict, answer_to_dict
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 from distime.processing.answers import read_words
-from distime.serve.answering import Asked, Growing
+from distime.serve.answering import Growing, ServedRequest
 from distime.toy.stages import (
     Stage,
     StageError,
@@ -190,7 +190,7 @@ def test_words_go_into_prompts_and_training_and_come_back_as_events(workspace, s
 
 def test_a_stream_holds_words_back_until_they_are_settled(workspace, start, monkeypatch):
     model, heard = DisTime.from_pretrained(start, device="cpu"), []
-    asked = Asked(model, None, "", ["when?"], on_text=lambda *told: heard.append(told))
+    asked = ServedRequest(model, None, "", ["when?"], on_text=lambda *told: heard.append(told))
     asked.inputs = model.processor.shared_prefix(workspace / "a.mp4", ["when?"])
     whole, growing, sent = "red at 1.0 - 3.5 seconds, then 2 more.", Growing(), ""
     for end in range(1, len(whole) + 1):

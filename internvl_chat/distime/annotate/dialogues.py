@@ -144,7 +144,7 @@ def _write(file: IO[str], value: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Video:
+class ToldVideo:
     """A video's events after selection and review; `duration` in seconds."""
 
     name: str
@@ -169,7 +169,7 @@ class Video:
         )
 
 
-def annotated_videos(folder: Path, made: Dialogues, lost: _Lost) -> Iterator[Video]:
+def annotated_videos(folder: Path, made: Dialogues, lost: _Lost) -> Iterator[ToldVideo]:
     """Yield the videos of `selected.jsonl`, one at a time, with what people decided.
 
     Videos whose every event was dropped, and then accepted by a person, come last.
@@ -191,14 +191,14 @@ def annotated_videos(folder: Path, made: Dialogues, lost: _Lost) -> Iterator[Vid
             if one.video in verdicts:
                 dropped.setdefault(one.video, set()).add(one.id)
 
-    def of(selected: Selected) -> Video:
+    def of(selected: Selected) -> ToldVideo:
         known = {event.id for event in selected.events} | dropped.get(selected.video, set())
         mine = verdicts.pop(selected.video, {})
         for name in sorted(mine.keys() - known):
             one = mine.pop(name)
             lost.add(selected.video, name, one.text, "a person decided about it, but it is gone")
         made.reviewed += len(mine)
-        return Video(selected.video, selected.duration, decided(selected.events, mine))
+        return ToldVideo(selected.video, selected.duration, decided(selected.events, mine))
 
     for selected in RecordFile(places.selected, Selected):
         yield of(selected)
@@ -227,7 +227,7 @@ class _Lost:
         self.reasons[reason] += 1
         _write(self.file, {"video": video, "id": event, "text": text, "reason": reason})
 
-    def keeps(self, video: Video, event: TimedEvent, source: DataSource) -> bool:
+    def keeps(self, video: ToldVideo, event: TimedEvent, source: DataSource) -> bool:
         """Whether an event can be trained."""
         reason = _fault(video, event, source)
         if reason is not None:
@@ -235,7 +235,7 @@ class _Lost:
         return reason is None
 
 
-def _fault(video: Video, event: TimedEvent, source: DataSource) -> str | None:
+def _fault(video: ToldVideo, event: TimedEvent, source: DataSource) -> str | None:
     """Why an event cannot be trained: what the schema says of an item about it alone."""
     if token := next((token for token in RESERVED if token in event.text), None):
         return f"its words hold {token}"

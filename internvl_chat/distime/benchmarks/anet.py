@@ -106,7 +106,7 @@ class Anet(Benchmark):
         return Conversion({"val_2.json": wanted}, videos)
 
 
-class Video(NamedTuple):
+class AnnotatedVideo(NamedTuple):
     """One annotated video; times in seconds."""
 
     duration: float
@@ -116,7 +116,7 @@ class Video(NamedTuple):
 
 def evaluate(
     predictions: Predictions,
-    videos: dict[str, Video],
+    videos: dict[str, AnnotatedVideo],
     *,
     published: bool = False,
     counts: dict[str, int] | None = None,
@@ -199,7 +199,7 @@ def read_predictions(path: Path) -> tuple[Predictions, int]:
     return predictions, len(repeated)
 
 
-def read_ground_truth(path: Path) -> dict[str, Video]:
+def read_ground_truth(path: Path) -> dict[str, AnnotatedVideo]:
     """Read ``{video: {"duration": d, "timestamps": [[s, e]], "sentences": [text]}}``.
 
     Raises:
@@ -224,5 +224,5 @@ def read_ground_truth(path: Path) -> dict[str, Video]:
             place,
             f"{len(windows)} timestamps but {len(sentences)} sentences.",
         )
-        videos[name] = Video(duration, windows, sentences)
+        videos[name] = AnnotatedVideo(duration, windows, sentences)
     return videos

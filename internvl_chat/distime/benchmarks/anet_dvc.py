@@ -35,8 +35,8 @@ from distime.files import FileError, json_lines, read_text, write_text
 from distime.metrics import ptb
 from distime.metrics.dense_captioning import (
     THRESHOLDS,
-    Events,
-    Video,
+    CaptionedVideo,
+    TimedCaptions,
     bleu_and_rouge,
     calls_one_by_one,
     caption_scores,
@@ -171,7 +171,9 @@ class Log:
     """Where the bad lines and answers stand."""
 
 
-def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool = False) -> Result:
+def evaluate(
+    log: Log, annotations: Mapping[str, anet.AnnotatedVideo], *, published: bool = False
+) -> Result:
     """Score a log that is already in memory.
 
     Raises:
@@ -186,7 +188,7 @@ def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool
     )
     unknown = merged.keys() - annotations.keys()
     videos = _videos(merged, annotations, tokens, as_percent=False)
-    as_run_videos: list[Video] = []
+    as_run_videos: list[CaptionedVideo] = []
     warnings = []
     if published and unknown:
         warnings.append(
@@ -234,7 +236,7 @@ def evaluate(log: Log, annotations: Mapping[str, anet.Video], *, published: bool
     return Result("anet_dvc", metrics, counts, as_run, tuple(warnings))
 
 
-def _metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, float]:
+def _metrics(videos: Sequence[CaptionedVideo], aligner: Aligner) -> dict[str, float]:
     meteors, ciders = caption_scores(videos, aligner)
     precision, recall = (
         np.array(part).mean(axis=0)
@@ -256,11 +258,11 @@ def _metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, float]:
 
 def _videos(
     answers: Mapping[str, Narration],
-    annotations: Mapping[str, anet.Video],
+    annotations: Mapping[str, anet.AnnotatedVideo],
     tokens: Mapping[str, str],
     *,
     as_percent: bool,
-) -> list[Video]:
+) -> list[CaptionedVideo]:
     """Pair up events in seconds, sorted by start, in the order of the annotations."""
     videos = []
     for name, annotated in annotations.items():
@@ -270,7 +272,7 @@ def _videos(
             # Percent are the whole numbers 0..99, each of which stands for a hundredth.
             windows = (windows + [0, 1]) * annotated.duration / 100
         videos.append(
-            Video(
+            CaptionedVideo(
                 _sorted(windows, answer.captions, tokens),
                 _sorted(
                     np.array(annotated.windows, dtype=np.float64).reshape(-1, 2),
@@ -282,9 +284,11 @@ def _videos(
     return videos
 
 
-def _sorted(windows: np.ndarray, captions: Sequence[str], tokens: Mapping[str, str]) -> Events:
+def _sorted(
+    windows: np.ndarray, captions: Sequence[str], tokens: Mapping[str, str]
+) -> TimedCaptions:
     order = np.argsort(windows[:, 0], kind="stable")
-    return Events(windows[order], [tokens[_ascii(captions[i])] for i in order])
+    return TimedCaptions(windows[order], [tokens[_ascii(captions[i])] for i in order])
 
 
 def _ascii(text: str) -> str:
@@ -385,7 +389,7 @@ def _read_answer(answer: Any) -> tuple[list[Interval], list[str], bool]:
     return windows, captions, True
 
 
-def score_grounding(log: Log, annotations: Mapping[str, anet.Video], place: str) -> Result:
+def score_grounding(log: Log, annotations: Mapping[str, anet.AnnotatedVideo], place: str) -> Result:
     """Score the lines of task ``grounding``: mIoU and R1 over these lines.
 
     A line names its sentence in ``info.sentence_id`` and answers with two numbers

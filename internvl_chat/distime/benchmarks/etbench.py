@@ -53,8 +53,8 @@ from distime.files import FileError, file_digest, read_rows, write_json
 from distime.metrics import ptb
 from distime.metrics.choices import Options, read_choice
 from distime.metrics.dense_captioning import (
-    Events,
-    Video,
+    CaptionedVideo,
+    TimedCaptions,
     bleu_and_rouge,
     caption_scores,
     f1,
@@ -501,7 +501,7 @@ def _captions(
 
 
 def _caption_table(
-    videos: Sequence[Video], aligner: Aligner, encoder: Encoder | None
+    videos: Sequence[CaptionedVideo], aligner: Aligner, encoder: Encoder | None
 ) -> dict[str, float]:
     similarity = {} if encoder is None else {"Sim": 0.0}
     if not videos:
@@ -515,15 +515,17 @@ def _caption_table(
     return {"METEOR": float(meteors.mean()), "CIDEr": float(ciders.mean()), **others} | similarity
 
 
-def _video(row: tuple[Mapping[str, Any], str], tokens: Mapping[str, str]) -> Video | None:
+def _video(row: tuple[Mapping[str, Any], str], tokens: Mapping[str, str]) -> CaptionedVideo | None:
     item, text = row
     events = captioned_ranges(text)
     if not events:
         return None
     windows = np.array([span for span, _ in events], dtype=float)
-    predicted = Events(windows, [tokens[_ascii(caption)] for _, caption in events])
+    predicted = TimedCaptions(windows, [tokens[_ascii(caption)] for _, caption in events])
     captions = [tokens[_ascii(caption)] for caption in item["g"]]
-    return Video(predicted, Events(np.array(item["tgt"], dtype=float), captions), THRESHOLDS)
+    return CaptionedVideo(
+        predicted, TimedCaptions(np.array(item["tgt"], dtype=float), captions), THRESHOLDS
+    )
 
 
 def _ascii(text: str) -> str:

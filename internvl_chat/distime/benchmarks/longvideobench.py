@@ -21,7 +21,7 @@ from distime.data.video_finder import without_suffix
 from distime.files import FileError, read_json, write_json
 from distime.metrics.choices import options_in
 from distime.metrics.multiple_choice import (
-    Row,
+    ChoiceRow,
     empty_answers,
     letter,
     names_right_option,
@@ -89,7 +89,7 @@ class LongVideoBench(Benchmark):
                 }
             )
         right = [
-            names_right_option(Row(row["pred"], row["gt"], "", options_in(query.question)))
+            names_right_option(ChoiceRow(row["pred"], row["gt"], "", options_in(query.question)))
             for row, (query, _) in zip(rows, answered, strict=True)
         ]
         write_json(out_dir / "metrics.json", {"Accuracy_overall": sum(right) / len(right)})
@@ -100,7 +100,7 @@ class LongVideoBench(Benchmark):
     def choice(self, query: Query, answer: Answer) -> Choice:
         """By the metric's rule."""
         expected = right_option(query.item)
-        row = Row(answer.text, expected, "", options_in(query.question))
+        row = ChoiceRow(answer.text, expected, "", options_in(query.question))
         return Choice(expected, names_right_option(row), bool(row.chosen))
 
     def processor(self, processor: DisTimeProcessor) -> DisTimeProcessor:
@@ -182,7 +182,7 @@ def right_option(item: dict) -> str:
 
 
 def _by_group(
-    rows: Sequence[Row],
+    rows: Sequence[ChoiceRow],
     questions: dict[str, dict[str, Any]],
     counts: dict[str, int],
     pred_path: Path,
@@ -215,7 +215,7 @@ def _by_group(
     return metrics
 
 
-def _as_run(row: Row) -> bool:
+def _as_run(row: ChoiceRow) -> bool:
     answer, truth = row.answer.lower(), row.truth.lower()
     first, _, rest = answer.partition(" ")
     true_first, _, true_rest = truth.partition(" ")

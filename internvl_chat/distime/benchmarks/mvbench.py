@@ -21,7 +21,7 @@ from distime.data.official import Conversion, Keep, Source
 from distime.files import read_json, write_json
 from distime.metrics.choices import options_in
 from distime.metrics.multiple_choice import (
-    Row,
+    ChoiceRow,
     empty_answers,
     letter,
     names_right_option,
@@ -128,7 +128,7 @@ class MVBench(Benchmark):
             }
             rows.append(row)
             options = options_in(query.question)
-            is_right = names_right_option(Row(row["pred"], row["gt"], task, options))
+            is_right = names_right_option(ChoiceRow(row["pred"], row["gt"], task, options))
             right.setdefault(task, []).append(is_right)
         final = {task: 100 * sum(values) / len(values) for task, values in right.items()}
         final["Avg"] = 100 * sum(map(sum, right.values())) / len(rows)
@@ -141,7 +141,7 @@ class MVBench(Benchmark):
         """By the metric's rule."""
         task, item = query.item
         expected = right_option(item)
-        row = Row(answer.text, expected, task, options_in(query.question))
+        row = ChoiceRow(answer.text, expected, task, options_in(query.question))
         return Choice(expected, names_right_option(row), bool(row.chosen))
 
     @classmethod
@@ -161,7 +161,7 @@ class MVBench(Benchmark):
             "empty_answers": empty_answers(rows),
             "unread_answers": len(unread),
         }
-        by_task: dict[str, list[Row]] = defaultdict(list)
+        by_task: dict[str, list[ChoiceRow]] = defaultdict(list)
         for row in rows:
             by_task[row.task].append(row)
         counts |= {f"questions of {task}": len(part) for task, part in by_task.items()}
@@ -176,7 +176,7 @@ class MVBench(Benchmark):
 
         warnings += unread_warning(unread, len(rows))
 
-        def table(rule: Callable[[Row], bool]) -> dict[str, float]:
+        def table(rule: Callable[[ChoiceRow], bool]) -> dict[str, float]:
             return {
                 **{task: percent(map(rule, part)) for task, part in by_task.items()},
                 "Avg": percent(map(rule, rows)),
@@ -218,7 +218,7 @@ def _final(value: dict[str, Any], path: Path) -> Result:
     return Result("mvbench", value, {"tasks": len(value) - 1}, {}, (warning,))
 
 
-def _as_run(row: Row) -> bool:
+def _as_run(row: ChoiceRow) -> bool:
     # Substring either way: '' and '(' are within every '(a)'.
     first = row.answer.replace("Answer: ", "").lower().split(" ")[0]
     truth = row.truth.lower().split(" ")[0]

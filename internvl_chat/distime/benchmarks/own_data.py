@@ -31,8 +31,8 @@ from distime.files import FileError, read_json, write_json
 from distime.metrics import ptb
 from distime.metrics.choices import options_in, read_choice
 from distime.metrics.dense_captioning import (
-    Events,
-    Video,
+    CaptionedVideo,
+    TimedCaptions,
     captioning_metrics,
     localisation_metrics,
     needed_pairs,
@@ -49,7 +49,7 @@ from distime.values import expect, interval
 
 if TYPE_CHECKING:
     from distime.data.meta import DataSource
-    from distime.data.schema import Item
+    from distime.data.schema import TrainingItem
     from distime.processing.processor import DisTimeProcessor
 
 GROUNDING, CAPTIONING, CHOICE = TASKS = ("grounding", "captioning", "choice")
@@ -301,7 +301,7 @@ def read_own_file(path: Path) -> OwnFile:
     return found
 
 
-def _add(found: OwnFile, name: str, item: Item, task: Any, root: Path) -> None:
+def _add(found: OwnFile, name: str, item: TrainingItem, task: Any, root: Path) -> None:
     turns = [turn for turn in item.turns if turn.speaker != "system"]
     question, answer = turns[0].text, turns[1].text
     system = next((turn.text for turn in item.turns if turn.speaker == "system"), None)
@@ -394,7 +394,7 @@ def score_captioning(pairs: Pairs) -> Scored:
     words = sorted({event.text for pair in both for part in pair for event in part})
     has_java = shutil.which("java") is not None
     tokens = ptb.tokenize(words) if has_java else {word: word for word in words}
-    videos = [Video(_events(said, tokens), _events(true, tokens)) for said, true in both]
+    videos = [CaptionedVideo(_events(said, tokens), _events(true, tokens)) for said, true in both]
     counts = {
         "captions": sum(map(len, (said for said, _ in both))),
         "true_captions": sum(map(len, (true for _, true in both))),
@@ -422,9 +422,9 @@ def _said(row: Mapping[str, Any]) -> list[Event]:
     return [event.ordered for event in events]
 
 
-def _events(part: Sequence[Event], tokens: Mapping[str, str]) -> Events:
+def _events(part: Sequence[Event], tokens: Mapping[str, str]) -> TimedCaptions:
     windows = np.array([(event.start, event.end) for event in part], dtype=np.float64)
-    return Events(windows.reshape(-1, 2), [tokens[event.text] for event in part])
+    return TimedCaptions(windows.reshape(-1, 2), [tokens[event.text] for event in part])
 
 
 def score_choices(pairs: Pairs) -> Scored:

@@ -45,7 +45,7 @@ THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 
 JOINT = (0.3, 0.5, 0.7)
 
 
-class Question(NamedTuple):
+class ChoiceQuestion(NamedTuple):
     """One annotated question; times in seconds."""
 
     window: Interval
@@ -229,7 +229,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_ground_truth(path: Path) -> dict[str, Question]:
+def read_ground_truth(path: Path) -> dict[str, ChoiceQuestion]:
     """Read `{"qid", "relevant_windows": [[s, e]], "ans": "A"}` lines.
 
     Raises:
@@ -241,5 +241,5 @@ def read_ground_truth(path: Path) -> dict[str, Question]:
         fits = row.get("relevant_windows") and isinstance(row.get("ans"), str)
         expect(fits, place, "not a ReXTime question with relevant_windows and ans.")
         window = interval(row["relevant_windows"][0], place)
-        questions[str(row["qid"])] = Question(window, row["ans"])
+        questions[str(row["qid"])] = ChoiceQuestion(window, row["ans"])
     return questions

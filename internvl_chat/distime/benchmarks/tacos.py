@@ -44,14 +44,14 @@ RANKED = 10
 """How many windows of an answer mAP looks at."""
 
 
-class Windows(NamedTuple):
+class ListedWindows(NamedTuple):
     """The windows of one answer, as listed and by falling score; seconds."""
 
     listed: list[Interval]
     ranked: list[Interval]
 
 
-NOTHING = Windows([NO_ANSWER], [NO_ANSWER])
+NOTHING = ListedWindows([NO_ANSWER], [NO_ANSWER])
 
 
 class Tacos(Benchmark):
@@ -151,7 +151,7 @@ class Tacos(Benchmark):
 
 
 def _table(
-    pairs: Sequence[tuple[Windows, Interval]], *, nan_is_match: bool = False
+    pairs: Sequence[tuple[ListedWindows, Interval]], *, nan_is_match: bool = False
 ) -> dict[str, float]:
     """R1, mIoU and mAP in percent, over all and by the length of the annotated window."""
     ious = [hull_iou(one.listed[0], window) for one, window in pairs]
@@ -176,7 +176,7 @@ def _precisions(rows: Sequence[Sequence[float]]) -> dict[str, float]:
     return table | {"mAP-average": sum(means) / len(means)}
 
 
-def summed(pairs: Sequence[tuple[Windows, Interval]]) -> dict[str, float]:
+def summed(pairs: Sequence[tuple[ListedWindows, Interval]]) -> dict[str, float]:
     """What UniTime's scorer gives, see `summed_recall`."""
     return summed_recall([(one.listed, [window]) for one, window in pairs])
 
@@ -192,14 +192,14 @@ def rows_of(path: Path, what: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{path}, {row['qid']}", row) for _, row in rows]
 
 
-def read_predictions(path: Path) -> tuple[dict[str, Windows], Counter[str]]:
+def read_predictions(path: Path) -> tuple[dict[str, ListedWindows], Counter[str]]:
     """Read rows `{"qid", "pred_relevant_windows": [[s, e], ...]}`, with scores or without.
 
     Raises:
         FileError: the file is not of this form.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("duplicates", "no_answer", "reversed"), 0))
-    found: dict[str, Windows] = {}
+    found: dict[str, ListedWindows] = {}
     for place, row in rows_of(path, "predictions on TACoS"):
         given = row.get("pred_relevant_windows")
         expect(isinstance(given, list), place, "pred_relevant_windows is not [[s, e], ...].")
@@ -207,7 +207,7 @@ def read_predictions(path: Path) -> tuple[dict[str, Windows], Counter[str]]:
         counts["duplicates"] += str(row["qid"]) in found
         counts["no_answer"] += not listed or listed[0] == NO_ANSWER
         counts["reversed"] += bool(listed) and listed[0][0] > listed[0][1]
-        found[str(row["qid"])] = Windows(listed or [NO_ANSWER], _ranked(given, listed))
+        found[str(row["qid"])] = ListedWindows(listed or [NO_ANSWER], _ranked(given, listed))
     return found, counts
 
 

@@ -32,7 +32,7 @@ from distime.processing.answers import Event
 from distime.values import expect, interval
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One answered query; times in seconds, None where the answer names none."""
 
     predicted: Interval | None
@@ -156,13 +156,13 @@ def window_of(item: Mapping[str, Any]) -> Interval:
 
 
 def _against(
-    found: Mapping[str, Row],
+    found: Mapping[str, TableRow],
     items: list[dict[str, Any]],
     counts: Counter[str],
     path: Path,
     gt_path: Path,
     only: Collection[Hashable] | None,
-) -> list[Row]:
+) -> list[TableRow]:
     try:
         truth = restricted({key: window_of(item) for key, item in keyed(items)}, only)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -177,24 +177,24 @@ def _against(
     counts["target_differs"] = sum(
         key in found and found[key].target != window for key, window in truth.items()
     )
-    nothing = Row(None, (0.0, 0.0))
+    nothing = TableRow(None, (0.0, 0.0))
     return [found.get(key, nothing)._replace(target=window) for key, window in truth.items()]
 
 
-def _table(rows: list[Row]) -> dict[str, float]:
+def _table(rows: list[TableRow]) -> dict[str, float]:
     ious = [0.0 if row.predicted is None else hull_iou(*row) for row in rows]
     table = recall_table(ious, above=True)
     return table | {"average": sum(table.values()) / len(table)}
 
 
-def _is_undefined(row: Row) -> bool:
+def _is_undefined(row: TableRow) -> bool:
     if row.predicted is None:
         return False
     (start, end), (true_start, true_end) = row
     return max(end, true_end) == min(start, true_start)
 
 
-def read_predictions(path: Path) -> tuple[dict[str, Row], Counter[str]]:
+def read_predictions(path: Path) -> tuple[dict[str, TableRow], Counter[str]]:
     """Read JSON lines `{"qid", "pred": [s, e], "target": [s, e]}`; the last one of a qid counts.
 
     Without ``pred`` the times are read from ``output_text``.
@@ -204,7 +204,7 @@ def read_predictions(path: Path) -> tuple[dict[str, Row], Counter[str]]:
     """
     problem = 'expected {"qid", "pred": [s, e], "target": [s, e]}; is this another benchmark\'s?'
     counts: Counter[str] = Counter(dict.fromkeys(("duplicates", "no_answer", "reversed"), 0))
-    found: dict[str, Row] = {}
+    found: dict[str, TableRow] = {}
     for place, row in read_rows(path, "predictions on TVGBench", ("qid", "target")):
         key, target = str(row["qid"]), interval(row["target"], place)
         expect("pred" in row or isinstance(row.get("output_text"), str), place, problem)
@@ -212,7 +212,7 @@ def read_predictions(path: Path) -> tuple[dict[str, Row], Counter[str]]:
         expect(isinstance(given, list | tuple), place, problem)
         predicted = None if None in given else interval(given, place)
         counts["duplicates"] += key in found
-        found[key] = Row(predicted, target)
+        found[key] = TableRow(predicted, target)
     for row in found.values():
         counts["no_answer"] += row.predicted is None
         counts["reversed"] += row.predicted is not None and row.predicted[0] > row.predicted[1]

@@ -29,8 +29,8 @@ from distime.files import FileError, read_json, write_json
 from distime.metrics import meteor, ptb
 from distime.metrics.cider import cider
 from distime.metrics.dense_captioning import (
-    Events,
-    Video,
+    CaptionedVideo,
+    TimedCaptions,
     calls_one_by_one,
     captioning_metrics,
     needed_pairs,
@@ -162,7 +162,7 @@ def evaluate(
     empty: tuple[list[Interval], list[str]] = ([], [])
     both = [(predictions.get(name, empty), truth) for name, truth in annotations.items()]
     tokens = ptb.tokenize(text for pair in both for _, captions in pair for text in captions)
-    videos = [Video(_events(pred, tokens), _events(truth, tokens)) for pred, truth in both]
+    videos = [CaptionedVideo(_events(pred, tokens), _events(truth, tokens)) for pred, truth in both]
     paragraphs = [
         (_words(". ".join(pred)), _words(" ".join(truth))) for (_, pred), (_, truth) in both
     ]
@@ -188,7 +188,7 @@ def evaluate(
 
 
 def _metrics(
-    videos: Sequence[Video], paragraphs: Sequence[meteor.Pair], aligner: Aligner
+    videos: Sequence[CaptionedVideo], paragraphs: Sequence[meteor.Pair], aligner: Aligner
 ) -> dict[str, float]:
     aligner.request([*needed_pairs(videos), *paragraphs])  # At once, to keep Java busy.
     metrics = captioning_metrics(videos, aligner)
@@ -199,7 +199,7 @@ def _metrics(
 
 def _published_as_run(
     metrics: Mapping[str, float],
-    videos: Sequence[Video],
+    videos: Sequence[CaptionedVideo],
     paragraphs: Sequence[meteor.Pair],
     aligner: Aligner,
 ) -> dict[str, float]:
@@ -226,17 +226,17 @@ def _paragraph_metrics(paragraphs: Sequence[meteor.Pair], aligner: Aligner) -> d
     }
 
 
-def _events(part: tuple[list[Interval], list[str]], tokens: Mapping[str, str]) -> Events:
+def _events(part: tuple[list[Interval], list[str]], tokens: Mapping[str, str]) -> TimedCaptions:
     windows = np.sort(np.array(part[0], dtype=np.float64).reshape(-1, 2), axis=1)
-    return Events(windows, [tokens[caption] for caption in part[1]])
+    return TimedCaptions(windows, [tokens[caption] for caption in part[1]])
 
 
-def _permuted(video: Video) -> Video:
+def _permuted(video: CaptionedVideo) -> CaptionedVideo:
     # The published METEOR returns its scores in the order of the ids as strings ('0', '1', '10',
     # ...), and SODA multiplies them with the IoUs in natural order.
     order = sorted(range(len(video.predicted)), key=str)
     captions = [video.predicted.captions[i] for i in order]
-    return Video(Events(video.predicted.windows, captions), video.annotated)
+    return CaptionedVideo(TimedCaptions(video.predicted.windows, captions), video.annotated)
 
 
 def _words(text: str) -> str:

@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from distime.serve.demo.page import import_gradio, serving
-    from distime.serve.demo.responder import Limits
+    from distime.serve.demo.responder import DemoLimits
 
     import_gradio()  # say that it is missing before the checkpoint is loaded
-    limits = Limits(args.max_megabytes, args.max_seconds, args.max_new_tokens)
+    limits = DemoLimits(args.max_megabytes, args.max_seconds, args.max_new_tokens)
     options = {"host": args.host, "port": args.port, "num_examples": args.examples}
     options["checkpoint"] = Path(args.checkpoint).resolve().name
     with serving(load_model(args), limits=limits, **options) as address:

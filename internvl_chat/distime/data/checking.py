@@ -14,7 +14,7 @@ from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, scan_meta
 from distime.data.problems import ERROR, WARNING, AnnotationError, Finding, Problem
 from distime.data.schema import (
-    Item,
+    TrainingItem,
     beyond,
     clamp_targets,
     cut_off,
@@ -148,7 +148,7 @@ def _check_lines(
 
 
 def _check_item(
-    item: Item,
+    item: TrainingItem,
     settings: CheckSettings,
     durations: dict[Path, float | None],
     findings: list[Finding],
@@ -173,7 +173,7 @@ def _check_item(
     return counts
 
 
-def _check_intervals(item: Item, duration: float, findings: list[Finding]) -> int:
+def _check_intervals(item: TrainingItem, duration: float, findings: list[Finding]) -> int:
     """Compare with the video's duration in seconds; return how many intervals will be cut."""
     try:
         refuse_beyond(item.targets, duration)
@@ -186,7 +186,7 @@ def _check_intervals(item: Item, duration: float, findings: list[Finding]) -> in
     return clamp_targets(item.targets, duration)[1]
 
 
-def _num_tokens(item: Item, settings: CheckSettings, findings: list[Finding]) -> int:
+def _num_tokens(item: TrainingItem, settings: CheckSettings, findings: list[Finding]) -> int:
     processor, limit = settings.processor, settings.max_length
     media = processor.image_media(item.images)
     if item.video is not None:

@@ -25,7 +25,7 @@ from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
 from distime.data.problems import AnnotationError
 from distime.data.schema import (
-    Item,
+    TrainingItem,
     beyond,
     clamp_targets,
     cut_off,
@@ -215,7 +215,7 @@ class TrainingData(Dataset):
             lengths = progress(lengths, **bar)
         return list(lengths)
 
-    def expected_media(self, item: Item) -> Media:
+    def expected_media(self, item: TrainingItem) -> Media:
         """What the prompt will need to know of an item's media, which are not decoded here.
 
         Raises:
@@ -227,7 +227,7 @@ class TrainingData(Dataset):
             return self.processor.expected_media(item.video, most)
         return self.processor.image_media(item.images, self.settings.dynamic_image_size)
 
-    def read(self, index: int) -> tuple[list[Item], list[Exception]]:
+    def read(self, index: int) -> tuple[list[TrainingItem], list[Exception]]:
         """Read the annotation lines of a group; the errors are of those that are no items."""
         number, members = self.groups[index]
         source, lines = self.sources[number], self.indices[number]
@@ -239,7 +239,7 @@ class TrainingData(Dataset):
                 errors.append(error)
         return items, errors
 
-    def _first_item(self, index: int) -> Item:
+    def _first_item(self, index: int) -> TrainingItem:
         items, errors = self.read(index)
         if not items:
             raise errors[0]
@@ -283,7 +283,7 @@ class TrainingData(Dataset):
         return group, errors
 
     def _assemble(
-        self, items: list[Item], loaded: LoadedMedia
+        self, items: list[TrainingItem], loaded: LoadedMedia
     ) -> tuple[SampleGroup | None, list[Exception]]:
         inside, errors = [], []
         for item in items:
@@ -330,8 +330,8 @@ class TrainingData(Dataset):
         return group, errors
 
     def encode(
-        self, items: list[Item], media: Media, limit: int | None, duration: float = math.inf
-    ) -> tuple[list[int], list[tuple[Item, Encoded]], list[Exception]]:
+        self, items: list[TrainingItem], media: Media, limit: int | None, duration: float = math.inf
+    ) -> tuple[list[int], list[tuple[TrainingItem, Encoded]], list[Exception]]:
         """Shared prefix (empty for one item), items and what follows it, errors of the others.
 
         Args:
@@ -356,7 +356,7 @@ class TrainingData(Dataset):
             prefix, encoded = share_prefix(self.processor.token_ids, encoded)
         return prefix, list(zip(good, encoded, strict=True)), errors
 
-    def _media(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
+    def _media(self, item: TrainingItem, source: DataSource, rng: random.Random) -> LoadedMedia:
         """Load an item's media, or find them in memory; see `DataSettings.cache_samples`."""
         if not self.settings.cache_samples:
             return self._load_media(item, source, rng)
@@ -365,7 +365,9 @@ class TrainingData(Dataset):
             self._media_cache[key] = self._load_media(item, source, rng)
         return self._media_cache[key]
 
-    def _load_media(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
+    def _load_media(
+        self, item: TrainingItem, source: DataSource, rng: random.Random
+    ) -> LoadedMedia:
         if self.features is None:
             return self._decode(item, source, rng)
         path = self._features_path(item)
@@ -377,7 +379,7 @@ class TrainingData(Dataset):
         self._decode(item, source, rng)  # raises what is wrong with the media, if they are broken
         raise OSError(f"{path}: no such features; start again, and they will be written")
 
-    def _decode(self, item: Item, source: DataSource, rng: random.Random) -> LoadedMedia:
+    def _decode(self, item: TrainingItem, source: DataSource, rng: random.Random) -> LoadedMedia:
         processor, settings = self.processor, self.settings
         augment = (lambda frame: jpeg_augment(frame, rng)) if source.data_augment else (lambda f: f)
         if item.video is not None:
@@ -404,7 +406,7 @@ class TrainingData(Dataset):
         # An item without a video has no times; the duration divides nothing.
         return LoadedMedia(media, torch.zeros(0), 1.0, **tensors)
 
-    def _features_path(self, item: Item) -> Path | None:
+    def _features_path(self, item: TrainingItem) -> Path | None:
         """Return where the features of an item's media are kept; None for text."""
         settings = self.settings
         if item.video is not None:
@@ -475,6 +477,6 @@ class TrainingData(Dataset):
         return replace(group, problems=problems)
 
 
-def _placed(error: Exception, item: Item) -> Exception:
+def _placed(error: Exception, item: TrainingItem) -> Exception:
     """Return an error that names the item's line."""
     return error if item.place in str(error) else type(error)(f"{item.place}: {error}")

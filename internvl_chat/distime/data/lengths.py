@@ -21,7 +21,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from distime.backbones.template import ChatTemplate, Media
-from distime.data.schema import Item, examine, in_own_words
+from distime.data.schema import TrainingItem, examine, in_own_words
 from distime.errors import DisTimeError
 from distime.files import file_digest, written_whole
 from distime.processing.prompt import Turn, place_media
@@ -75,7 +75,9 @@ def _count_uncut(data: TrainingData, indices: Sequence[int]) -> list[int | None]
     return lengths
 
 
-def _single_items(data: TrainingData, indices: Sequence[int]) -> Iterator[tuple[int, Item | None]]:
+def _single_items(
+    data: TrainingData, indices: Sequence[int]
+) -> Iterator[tuple[int, TrainingItem | None]]:
     """Yield the positions of groups of one item with that item, None for one that is broken."""
     of_source: dict[int, list[tuple[int, int]]] = {}
     for position, index in enumerate(indices):
@@ -90,7 +92,7 @@ def _single_items(data: TrainingData, indices: Sequence[int]) -> Iterator[tuple[
 
 
 def conversation_lengths(
-    processor: DisTimeProcessor, items: Sequence[Item], medias: Sequence[Media]
+    processor: DisTimeProcessor, items: Sequence[TrainingItem], medias: Sequence[Media]
 ) -> list[int]:
     """Return the lengths of `encode_conversation` without a limit, of many items at once.
 

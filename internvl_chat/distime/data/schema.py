@@ -37,7 +37,7 @@ BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "AAAA", "GkXfo")
 
 
 @dataclasses.dataclass(frozen=True)
-class Item:
+class TrainingItem:
     """One training item.
 
     Attributes:
@@ -55,7 +55,7 @@ class Item:
     place: str = ""
 
 
-def parse_item(record: Any, source: DataSource, line: int) -> Item:
+def parse_item(record: Any, source: DataSource, line: int) -> TrainingItem:
     """Return the item of one annotation line.
 
     Args:
@@ -73,7 +73,7 @@ def parse_item(record: Any, source: DataSource, line: int) -> Item:
     return item
 
 
-def read_item(index: JsonlIndex, number: int, source: DataSource) -> Item:
+def read_item(index: JsonlIndex, number: int, source: DataSource) -> TrainingItem:
     """Return item ``number`` of a source's jsonl file, see `parse_item`."""
     return parse_item(index.record(number), source, index.line_number(number))
 
@@ -103,7 +103,7 @@ def refuse_beyond(targets: Sequence[tuple[float, float]], duration: float) -> No
 
 
 def in_own_words(
-    processor: DisTimeProcessor, item: Item, duration: float = math.inf
+    processor: DisTimeProcessor, item: TrainingItem, duration: float = math.inf
 ) -> tuple[Turn, ...]:
     """Return the turns of an item as a model reads and writes them: with some, times are words.
 
@@ -125,7 +125,9 @@ def beyond(start: float, end: float, duration: float) -> str:
     )
 
 
-def examine(record: Any, source: DataSource, line: int) -> tuple[Item | None, list[Finding]]:
+def examine(
+    record: Any, source: DataSource, line: int
+) -> tuple[TrainingItem | None, list[Finding]]:
     """Return an annotation line's item, and all that is wrong with the line.
 
     Args:
@@ -157,7 +159,7 @@ def examine(record: Any, source: DataSource, line: int) -> tuple[Item | None, li
         return None, findings
     times = list(map(float, times or ()))
     root = source.root
-    return Item(
+    return TrainingItem(
         turns=turns,
         video=root / video if video else None,
         images=tuple(root / image for image in images),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distime.engine.batch import Row
-from distime.engine.jobs import Finished, Job, Source
+from distime.engine.jobs import Finished, Job, JobSource
 from distime.engine.loader import Loader
 from distime.engine.sampling import EngineError
 from distime.model.generation import SharedPrefix
@@ -44,7 +44,7 @@ class _Tag:
 class Run:
     """The jobs of one call: which wait, which are being answered."""
 
-    def __init__(self, engine: Engine, source: Source):
+    def __init__(self, engine: Engine, source: JobSource):
         self.engine, self.batch = engine, engine.batch()
         self.loader = Loader(source, engine.workers)
         self.waiting: deque[_Tag] = deque()  # answers that have not entered, in order

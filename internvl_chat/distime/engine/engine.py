@@ -21,7 +21,7 @@ import torch
 
 from distime.engine.batch import Batch, Row
 from distime.engine.continuous import Run
-from distime.engine.jobs import Finished, Job, Source
+from distime.engine.jobs import Finished, Job, JobSource
 from distime.engine.loader import Given
 from distime.engine.sampling import Decoding, EngineError, says_again
 from distime.engine.slots import Slots
@@ -70,7 +70,7 @@ class Engine:
         self.seconds: Counter[str] = Counter()
         self._warned = False
 
-    def run(self, jobs: Iterable[Job] | Job | Source) -> Iterator[Finished]:
+    def run(self, jobs: Iterable[Job] | Job | JobSource) -> Iterator[Finished]:
         """Answer jobs; each comes back when its last answer is there, so in any order.
 
         Jobs are taken from the iterable as they are needed, `workers` ahead. An exception of the

@@ -82,7 +82,7 @@ class Finished:
         return [samples[0] for samples in self.answers]
 
 
-class Source(Protocol):
+class JobSource(Protocol):
     """Where jobs come from."""
 
     def get(self, wait: bool) -> Job | None:

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from itertools import islice
 
-from distime.engine.jobs import Job, Source
+from distime.engine.jobs import Job, JobSource
 from distime.processing.processor import PrefixInputs
 
 
@@ -19,7 +19,7 @@ class Given:
         self.jobs = iter(jobs)
 
     def get(self, wait: bool) -> Job | None:
-        """Return the next job; see `Source`."""
+        """Return the next job; see `JobSource`."""
         return next(self.jobs, None)
 
 
@@ -29,7 +29,7 @@ class Loader:
     Threads are enough: decoding, resizing and tokenising all work without Python's lock.
     """
 
-    def __init__(self, source: Source, workers: int):
+    def __init__(self, source: JobSource, workers: int):
         self.source, self.workers = source, workers
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="video")
         self.loading: deque[tuple[Job, Future[PrefixInputs]]] = deque()

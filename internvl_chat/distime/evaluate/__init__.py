@@ -21,7 +21,7 @@ import importlib
 
 # Imported on first use: settings are read and refused without torch.
 _EXPORTS = {
-    "Result": "distime.evaluate.runner",
+    "RunResult": "distime.evaluate.runner",
     "run": "distime.evaluate.runner",
     "Settings": "distime.evaluate.settings",
     "SettingsError": "distime.benchmarks.base",

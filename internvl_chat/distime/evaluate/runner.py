@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """What a run made.
 
     Attributes:
@@ -45,7 +45,7 @@ class Result:
     problem: str = ""
 
 
-def run(settings: Settings) -> Result:
+def run(settings: Settings) -> RunResult:
     """Evaluate a checkpoint on a benchmark; the same as `distime evaluate`.
 
     Under torchrun every process calls this and gets the same result. Answers that an earlier run
@@ -178,7 +178,7 @@ def finish(
     tasks: Sequence[Task],
     records: Records,
     timing: dict[str, Any],
-) -> Result:
+) -> RunResult:
     """Write the result files, score them, and write `run.json`."""
     out_dir = settings.out_dir
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -253,7 +253,7 @@ def finish(
     if settings.plots:
         run = FinishedRun(settings, benchmark, tasks, answered, description, score)
         write_report(out_dir / "plots" / "index.html", run, settings.plots, out_dir / "plots")
-    return Result(path, description, score, problem)
+    return RunResult(path, description, score, problem)
 
 
 def read_finished(

@@ -29,7 +29,7 @@ EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Events:
+class TimedCaptions:
     """Events of a video: ``(n, 2)`` windows in seconds and their tokenised captions."""
 
     windows: np.ndarray
@@ -40,11 +40,11 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Video:
+class CaptionedVideo:
     """Predicted and annotated events of one video, in the order that SODA keeps."""
 
-    predicted: Events
-    annotated: Events
+    predicted: TimedCaptions
+    annotated: TimedCaptions
     thresholds: Sequence[float] = THRESHOLDS
 
     @cached_property
@@ -121,20 +121,20 @@ def soda_f(ious: np.ndarray, meteor_scores: np.ndarray) -> float:
     return f1(total / predicted, total / annotated)
 
 
-def needed_pairs(videos: Iterable[Video]) -> Iterator[Pair]:
+def needed_pairs(videos: Iterable[CaptionedVideo]) -> Iterator[Pair]:
     """Yield every caption pair whose METEOR alignment can matter."""
     for video in videos:
         yield from soda_pairs(video)
         yield from video.matches[video.thresholds[0]][0]
 
 
-def soda_pairs(video: Video) -> Iterator[Pair]:
+def soda_pairs(video: CaptionedVideo) -> Iterator[Pair]:
     """Yield the pairs of overlapping events, the annotated caption as hypothesis."""
     for p, g in np.argwhere(video.ious > 0).tolist():
         yield video.annotated.captions[g], video.predicted.captions[p]
 
 
-def calls_one_by_one(videos: Iterable[Video]) -> int:
+def calls_one_by_one(videos: Iterable[CaptionedVideo]) -> int:
     """Return how many alignments there are without reuse and the test for overlap.
 
     So the published scorers work, one request after the other.
@@ -148,7 +148,7 @@ def calls_one_by_one(videos: Iterable[Video]) -> int:
     return calls
 
 
-def soda_c(videos: Sequence[Video], aligner: Aligner) -> np.ndarray:
+def soda_c(videos: Sequence[CaptionedVideo], aligner: Aligner) -> np.ndarray:
     """Return SODA_c of each video in [0, 1]."""
     values = meteor.scores(aligner.statistics([pair for v in videos for pair in soda_pairs(v)]))
     result, used = [], 0
@@ -162,7 +162,9 @@ def soda_c(videos: Sequence[Video], aligner: Aligner) -> np.ndarray:
     return np.array(result)
 
 
-def caption_scores(videos: Sequence[Video], aligner: Aligner) -> tuple[np.ndarray, np.ndarray]:
+def caption_scores(
+    videos: Sequence[CaptionedVideo], aligner: Aligner
+) -> tuple[np.ndarray, np.ndarray]:
     """Return METEOR and CIDEr, each ``(videos, thresholds)`` in their own unit (CIDEr up to 10)."""
     groups = [video.matches[t] for video in videos for t in video.thresholds]
     ciders = np.array([cider(group, len(others)) for group, others in groups])
@@ -175,7 +177,7 @@ def caption_scores(videos: Sequence[Video], aligner: Aligner) -> tuple[np.ndarra
     return meteor.scores(sums).reshape(shape), ciders.reshape(shape)
 
 
-def localisation_metrics(videos: Sequence[Video]) -> dict[str, float]:
+def localisation_metrics(videos: Sequence[CaptionedVideo]) -> dict[str, float]:
     """Return F1, Precision and Recall of the windows in percent, the latter also by threshold.
 
     F1 is the harmonic mean of a video's mean precision and mean recall, averaged over videos.
@@ -195,7 +197,7 @@ def localisation_metrics(videos: Sequence[Video]) -> dict[str, float]:
     return metrics
 
 
-def captioning_metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, float]:
+def captioning_metrics(videos: Sequence[CaptionedVideo], aligner: Aligner) -> dict[str, float]:
     """Return SODA_c, CIDEr and METEOR in percent, then `localisation_metrics`."""
     meteors, ciders = caption_scores(videos, aligner)
     return {
@@ -206,7 +208,7 @@ def captioning_metrics(videos: Sequence[Video], aligner: Aligner) -> dict[str, f
     }
 
 
-def bleu_and_rouge(videos: Sequence[Video]) -> dict[str, float]:
+def bleu_and_rouge(videos: Sequence[CaptionedVideo]) -> dict[str, float]:
     """Return BLEU-1..4 and ROUGE-L in [0, 1], means over videos and thresholds."""
     rows = []
     for video in videos:

@@ -17,7 +17,7 @@ from distime.metrics.choices import UNKNOWN, Options, options_in, read_choice
 from distime.values import expect
 
 
-class Row(NamedTuple):
+class ChoiceRow(NamedTuple):
     """One answered question."""
 
     answer: str
@@ -41,7 +41,7 @@ def letter(text: str) -> str:
     return first if len(first) == 1 and first.isalpha() else ""
 
 
-def names_right_option(row: Row) -> bool:
+def names_right_option(row: ChoiceRow) -> bool:
     """Whether the answer names the letter that the truth begins with."""
     return row.chosen == letter(row.truth) != ""
 
@@ -57,7 +57,7 @@ def unread_warning(unread: Sequence[str], total: int) -> list[str]:
     ]
 
 
-def read_rows(value: Any, path: Path) -> list[Row]:
+def read_rows(value: Any, path: Path) -> list[ChoiceRow]:
     """Check rows of ``{"pred": text, "gt": text, "task_type": text}``.
 
     Where a row has its ``question``, the options listed there help to read the answer.
@@ -72,11 +72,11 @@ def read_rows(value: Any, path: Path) -> list[Row]:
         fields = ("pred", "gt", "task_type")
         texts = [row.get(field) for field in fields] if isinstance(row, dict) else [None]
         expect(all(isinstance(text, str) for text in texts), f"{path}, row {number}", problem)
-        rows.append(Row(*texts, options_in(str(row.get("question", "")))))
+        rows.append(ChoiceRow(*texts, options_in(str(row.get("question", "")))))
     return rows
 
 
-def empty_answers(rows: Sequence[Row]) -> int:
+def empty_answers(rows: Sequence[ChoiceRow]) -> int:
     """How many answers have no words."""
     return sum(not row.answer.strip() for row in rows)
 

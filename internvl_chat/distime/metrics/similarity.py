@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from distime.metrics.dense_captioning import Video
+from distime.metrics.dense_captioning import CaptionedVideo
 
 Encoder = Callable[[Sequence[str]], np.ndarray]
 """Texts -> ``(texts, d)`` vectors of length 1."""
@@ -28,7 +28,7 @@ def most_similar(text: str, options: Sequence[str], encoder: Encoder) -> int:
     return int(np.argmax(vectors[1:] @ vectors[0]))
 
 
-def caption_similarity(videos: Sequence[Video], encoder: Encoder) -> float:
+def caption_similarity(videos: Sequence[CaptionedVideo], encoder: Encoder) -> float:
     """Return the mean cosine of caption pairs in [-1, 1], means over videos and thresholds.
 
     The published scorer compares a predicted caption without a partner with a random word, anew

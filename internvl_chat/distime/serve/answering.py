@@ -19,7 +19,7 @@ from distime.serve.settings import ServeSettings
 from distime.serve.videos import video_file
 
 
-class Asked:
+class ServedRequest:
     """One request on its way.
 
     Args:

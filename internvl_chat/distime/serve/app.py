@@ -27,7 +27,7 @@ from distime.engine import Busy, Finished, Service
 from distime.errors import DisTimeError
 from distime.processing.answers import Answer
 from distime.processing.questions import moment_retrieval_question
-from distime.serve.answering import Asked, Growing, event_dict
+from distime.serve.answering import Growing, ServedRequest, event_dict
 from distime.serve.requests import ChatRequest, GroundRequest, read_conversation
 from distime.serve.settings import ServeSettings
 
@@ -99,7 +99,7 @@ def make_app(model: DisTime, settings: ServeSettings, service: Service | None = 
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         return failure(400, f"{place}: {first['msg']}" if place else first["msg"])
 
-    async def finished(asked: Asked, request: Request) -> Finished:
+    async def finished(asked: ServedRequest, request: Request) -> Finished:
         """Wait for a job while its client does.
 
         Raises:
@@ -139,7 +139,7 @@ def make_app(model: DisTime, settings: ServeSettings, service: Service | None = 
             raise HTTPException(400, f"queries: at most {settings.max_queries} at once")
         limit = min(body.max_tokens or settings.max_new_tokens, settings.max_new_tokens)
         questions = [moment_retrieval_question(query) for query in body.queries]
-        asked = Asked(
+        asked = ServedRequest(
             model,
             settings,
             body.video,
@@ -187,7 +187,7 @@ def make_app(model: DisTime, settings: ServeSettings, service: Service | None = 
             # The first piece is waited for, so that what is refused has its status.
             first = await anext(events)
             return StreamingResponse(joined(first, events), media_type="text/event-stream")
-        asked = Asked(*arguments, **options)
+        asked = ServedRequest(*arguments, **options)
         done = await finished(asked, request)
         choices = [
             {
@@ -215,7 +215,7 @@ def make_app(model: DisTime, settings: ServeSettings, service: Service | None = 
             if new:
                 loop.call_soon_threadsafe(pieces.put_nowait, (sample, new, fresh))
 
-        asked = Asked(*arguments, on_text=hear, **options)
+        asked = ServedRequest(*arguments, on_text=hear, **options)
         future = service.submit(asked.job)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(pieces.put_nowait, None))
         head = head | {"object": "chat.completion.chunk"}
@@ -303,7 +303,7 @@ def said(answer: Answer) -> dict[str, Any]:
     }
 
 
-def used(asked: Asked) -> dict[str, int]:
+def used(asked: ServedRequest) -> dict[str, int]:
     """Tokens of a request."""
     prompt, completion = asked.prompt_tokens, asked.completion_tokens
     return {

@@ -18,7 +18,7 @@ from PIL import Image
 
 from distime.processing.questions import moment_retrieval_question
 from distime.processing.sampling import train_frame_indices
-from distime.toy.synthetic import COLORS, SHAPES, Event, SyntheticVideo, render
+from distime.toy.synthetic import COLORS, SHAPES, ShapeEvent, SyntheticVideo, render
 
 STAGES = ("look", "glimpse", "relate", "ground")
 FRAMES = {"look": 1, "glimpse": 4, "relate": 16, "ground": 16}
@@ -34,7 +34,7 @@ def _conversation(question: str, answer: str) -> list[dict[str, str]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
 
 
-def _name(event: Event) -> str:
+def _name(event: ShapeEvent) -> str:
     return f"{event.color} {event.shape}"
 
 
@@ -93,7 +93,7 @@ def relation_items(spec: SyntheticVideo, rng: random.Random) -> list[dict]:
 
 
 def relations(
-    spec: SyntheticVideo, frames: Sequence[int], seen: Sequence[Event], rng: random.Random
+    spec: SyntheticVideo, frames: Sequence[int], seen: Sequence[ShapeEvent], rng: random.Random
 ) -> list[dict]:
     """What is visible in each of some frames, whether something appears, and two groundings.
 
@@ -136,7 +136,7 @@ def grounding_items(spec: SyntheticVideo) -> list[dict]:
     return [_grounding(spec, event) for event in spec.events]
 
 
-def _grounding(spec: SyntheticVideo, event: Event) -> dict:
+def _grounding(spec: SyntheticVideo, event: ShapeEvent) -> dict:
     question = "<video>\n" + moment_retrieval_question(event.query)
     return {
         "video": spec.file_name,

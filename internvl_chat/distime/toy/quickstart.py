@@ -25,7 +25,7 @@ from distime.toy.stages import (
     synthetic_benchmark,
     train_stage,
 )
-from distime.toy.synthetic import Event, SyntheticVideo, write_videos
+from distime.toy.synthetic import ShapeEvent, SyntheticVideo, write_videos
 
 EXPECTED_MIOU = {"internvl": (65, 76)}
 """Percent, of the default sizes, by backbone where that was measured. Eight runs of six seeds gave
@@ -226,7 +226,7 @@ def draw(
     from distime import DisTime
     from distime.show.plots import plot_grounding
 
-    def quality(case: tuple[SyntheticVideo, Event]) -> float:
+    def quality(case: tuple[SyntheticVideo, ShapeEvent]) -> float:
         answer = predictions[case[0].name][case[1].query]
         return float(temporal_iou((answer["start"], answer["end"]), (case[1].start, case[1].end)))
 

@@ -53,7 +53,7 @@ STRIDE = 1_000_000
 
 
 @dataclass(frozen=True)
-class Event:
+class ShapeEvent:
     """A shape on the screen; it is visible in the frames with start <= time < end (seconds)."""
 
     color: str
@@ -79,7 +79,7 @@ class SyntheticVideo:
     duration: float
     fps: int
     size: int
-    events: tuple[Event, ...]
+    events: tuple[ShapeEvent, ...]
 
     @property
     def file_name(self) -> str:
@@ -98,7 +98,7 @@ class SyntheticVideo:
     @classmethod
     def from_dict(cls, values: dict) -> SyntheticVideo:
         """Rebuild a video from `to_dict`."""
-        events = tuple(Event(**event) for event in values["events"])
+        events = tuple(ShapeEvent(**event) for event in values["events"])
         return cls(**{**values, "events": events})
 
 
@@ -122,7 +122,7 @@ def make_video(seed: int) -> SyntheticVideo:
     for i, (cut, length, color) in enumerate(zip(cuts, lengths, colors, strict=True)):
         start = cut + sum(lengths[:i]) + GAP * i
         shape = rng.choice(SHAPES)
-        events.append(Event(color, shape, start / FPS, (start + length) / FPS))
+        events.append(ShapeEvent(color, shape, start / FPS, (start + length) / FPS))
     return SyntheticVideo(f"shapes_{seed:09d}", seed, total / FPS, FPS, SIZE, tuple(events))
 
 

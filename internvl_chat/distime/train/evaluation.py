@@ -20,7 +20,7 @@ from distime.backbones import DisTimeForConditionalGeneration
 from distime.data.dataset import BAD_SAMPLE, DataError
 from distime.data.lines import JsonlIndex
 from distime.data.meta import DataSource, read_meta
-from distime.data.schema import Item, clamp_targets, in_own_words, read_item
+from distime.data.schema import TrainingItem, clamp_targets, in_own_words, read_item
 from distime.engine import Decoding, Engine, EngineError
 from distime.metrics.intervals import NO_ANSWER, Interval
 from distime.metrics.moments import THRESHOLDS, retrieval
@@ -161,7 +161,7 @@ class HeldOut:
         sample = self.processor.load_video(items[0].video, self.num_frames, rule="eval")
         return self.processor.split_prompts(sample, [self._prompt(item, sample) for item in items])
 
-    def _prompt(self, item: Item, sample: VideoSample) -> list[int]:
+    def _prompt(self, item: TrainingItem, sample: VideoSample) -> list[int]:
         """The ids before the answer, just as in training."""
         processor = self.processor
         media, turns = processor.video_media(sample), in_own_words(processor, item)
@@ -188,7 +188,7 @@ class HeldOut:
         return [NO_ANSWER if event is None else (event.start, event.end) for event in first]
 
 
-def _read(path: Path) -> list[Item]:
+def _read(path: Path) -> list[TrainingItem]:
     is_jsonl = path.suffix == ".jsonl"
     sources = [DataSource(path.name, path.parent, path)] if is_jsonl else read_meta(path)
     items = []
@@ -198,13 +198,13 @@ def _read(path: Path) -> list[Item]:
     return items
 
 
-def _is_grounding(item: Item) -> bool:
+def _is_grounding(item: TrainingItem) -> bool:
     speakers = [turn.speaker for turn in item.turns if turn.speaker != "system"]
     one_answer = speakers == ["human", "gpt"] and TIME_STAMP in item.turns[-1].text
     return item.video is not None and one_answer and len(item.targets) == 1
 
 
-def _by_video(questions: Sequence[Item], batch_size: int) -> list[tuple[int, ...]]:
+def _by_video(questions: Sequence[TrainingItem], batch_size: int) -> list[tuple[int, ...]]:
     """Numbers of the questions that are answered at once: those with the same beginning."""
     groups: dict[tuple, list[int]] = {}
     for number, item in enumerate(questions):

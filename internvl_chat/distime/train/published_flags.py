@@ -16,7 +16,7 @@ from distime.train.flags import ArgumentError
 
 
 @dataclass(frozen=True)
-class Rule:
+class FlagRule:
     """What becomes of a flag that is not ours.
 
     Attributes:
@@ -51,130 +51,136 @@ _ORDER = "the run's rows are planned before it starts (seed: --seed, lengths: --
 
 PUBLISHED = {
     # names that have changed
-    "grad_checkpoint": Rule("gradient_checkpointing"),
-    "evaluation_strategy": Rule("eval_strategy"),
-    "warmup_ratio": Rule("warmup_steps", convert=_share_of_steps),
-    "use_liger": Rule("use_liger_kernel"),
-    "use_packed_ds": Rule("packing"),
-    "no_cuda": Rule("use_cpu"),
-    "per_gpu_train_batch_size": Rule("per_device_train_batch_size"),
-    "per_gpu_eval_batch_size": Rule("per_device_eval_batch_size"),
+    "grad_checkpoint": FlagRule("gradient_checkpointing"),
+    "evaluation_strategy": FlagRule("eval_strategy"),
+    "warmup_ratio": FlagRule("warmup_steps", convert=_share_of_steps),
+    "use_liger": FlagRule("use_liger_kernel"),
+    "use_packed_ds": FlagRule("packing"),
+    "no_cuda": FlagRule("use_cpu"),
+    "per_gpu_train_batch_size": FlagRule("per_device_train_batch_size"),
+    "per_gpu_eval_batch_size": FlagRule("per_device_eval_batch_size"),
     # what the start checkpoint says
-    "force_image_size": Rule(
+    "force_image_size": FlagRule(
         same=("448",), why=f"{_CHECKPOINT} (image_size); --image_size trains with another"
     ),
-    "down_sample_ratio": Rule(same=("0.5",), why=_CHECKPOINT + " (downsample_ratio)"),
-    "ps_version": Rule(same=("v2",), why="pixels are shuffled as in v2, all that InternVL2.5 uses"),
-    "vision_select_layer": Rule(same=("-1",), why="the tower's last layer is used"),
-    "normalize_type": Rule(same=("imagenet",), why=_CHECKPOINT + " (image_mean, image_std)"),
-    "min_dynamic_patch": Rule(same=("1",), why="--dynamic_image_size cuts into 1 tile or more"),
-    "pad2square": Rule(same=_OFF, why="images are resized without padding"),
-    "use_fast_tokenizer": Rule(why="both kinds of tokenizer give the same ids"),
-    "use_pooling": Rule(same=_OFF, why="frames keep all their tokens"),
-    "drop_path_rate": Rule(same=("0", "0.0"), why="the vision tower has no stochastic depth"),
-    "vision_path": Rule(same=(), why="give a whole checkpoint with --model_name_or_path"),
-    "llm_path": Rule(same=(), why="give a whole checkpoint with --model_name_or_path"),
-    "mlp_path": Rule(same=(), why="give a whole checkpoint with --model_name_or_path"),
+    "down_sample_ratio": FlagRule(same=("0.5",), why=_CHECKPOINT + " (downsample_ratio)"),
+    "ps_version": FlagRule(
+        same=("v2",), why="pixels are shuffled as in v2, all that InternVL2.5 uses"
+    ),
+    "vision_select_layer": FlagRule(same=("-1",), why="the tower's last layer is used"),
+    "normalize_type": FlagRule(same=("imagenet",), why=_CHECKPOINT + " (image_mean, image_std)"),
+    "min_dynamic_patch": FlagRule(same=("1",), why="--dynamic_image_size cuts into 1 tile or more"),
+    "pad2square": FlagRule(same=_OFF, why="images are resized without padding"),
+    "use_fast_tokenizer": FlagRule(why="both kinds of tokenizer give the same ids"),
+    "use_pooling": FlagRule(same=_OFF, why="frames keep all their tokens"),
+    "drop_path_rate": FlagRule(same=("0", "0.0"), why="the vision tower has no stochastic depth"),
+    "vision_path": FlagRule(same=(), why="give a whole checkpoint with --model_name_or_path"),
+    "llm_path": FlagRule(same=(), why="give a whole checkpoint with --model_name_or_path"),
+    "mlp_path": FlagRule(same=(), why="give a whole checkpoint with --model_name_or_path"),
     # what is trained
-    "use_backbone_lora": Rule(
+    "use_backbone_lora": FlagRule(
         same=("0",), why="LoRA is on the language model alone (--use_llm_lora)"
     ),
-    "unfreeze_vit_layers": Rule(
+    "unfreeze_vit_layers": FlagRule(
         same=("0",), why="the vision tower is trained whole (--freeze_backbone False) or not at all"
     ),
-    "unfreeze_lm_head": Rule(
+    "unfreeze_lm_head": FlagRule(
         same=_ON, why="--train_embeddings full trains the head; new_rows and none do not"
     ),
-    "use_custom_trainer": Rule(same=_OFF, why="there is one trainer"),
+    "use_custom_trainer": FlagRule(same=_OFF, why="there is one trainer"),
     # data and order
-    "overwrite_output_dir": Rule(
+    "overwrite_output_dir": FlagRule(
         why="checkpoints in --output_dir are never overwritten: --resume auto goes on from them, "
         "without it a run refuses to start over them"
     ),
-    "use_data_resampling": Rule(same=_OFF, why="give each source its repeat_time in the meta file"),
-    "max_packed_tokens": Rule(why="--packing fills rows of --max_seq_length tokens"),
-    "num_images_expected": Rule(why=_PACKING),
-    "max_buffer_size": Rule(why=_PACKING),
-    "strict_mode": Rule(why=_PACKING),
-    "replacement": Rule(same=_OFF, why=_PACKING),
-    "allow_overflow": Rule(same=_OFF, why=_PACKING),
-    "log_freq": Rule(why="the log has padding_share every --logging_steps"),
-    "loss_reduction": Rule(
+    "use_data_resampling": FlagRule(
+        same=_OFF, why="give each source its repeat_time in the meta file"
+    ),
+    "max_packed_tokens": FlagRule(why="--packing fills rows of --max_seq_length tokens"),
+    "num_images_expected": FlagRule(why=_PACKING),
+    "max_buffer_size": FlagRule(why=_PACKING),
+    "strict_mode": FlagRule(why=_PACKING),
+    "replacement": FlagRule(same=_OFF, why=_PACKING),
+    "allow_overflow": FlagRule(same=_OFF, why=_PACKING),
+    "log_freq": FlagRule(why="the log has padding_share every --logging_steps"),
+    "loss_reduction": FlagRule(
         same=("sample",), why="the loss of a step is the mean over its samples, however packed"
     ),
-    "loss_reduction_all_gather": Rule(same=_ON, why="it is, over the samples of all processes"),
+    "loss_reduction_all_gather": FlagRule(same=_ON, why="it is, over the samples of all processes"),
     # transformers 4.37
-    "logging_dir": Rule(same=(), why="set TENSORBOARD_LOGGING_DIR in the environment"),
-    "save_safetensors": Rule(same=_ON, why="weights are always written as safetensors"),
-    "adafactor": Rule(same=_OFF, why="give --optim adafactor"),
-    "use_ipex": Rule(same=_OFF, why="IPEX is not used"),
-    "use_mps_device": Rule(why="a device is found by itself; --use_cpu True takes none"),
-    "jit_mode_eval": Rule(same=_OFF, why="the model is not traced"),
-    "fp16_backend": Rule(same=("auto",), why="PyTorch's own mixed precision is used"),
-    "half_precision_backend": Rule(same=("auto",), why="PyTorch's own mixed precision is used"),
-    "fp16_opt_level": Rule(same=("o1",), why="PyTorch's own mixed precision is used"),
-    "fsdp_min_num_params": Rule(same=("0",), why="give it in --fsdp_config"),
-    "fsdp_transformer_layer_cls_to_wrap": Rule(same=(), why="give it in --fsdp_config"),
-    "torchdynamo": Rule(same=(), why="give --torch_compile True"),
-    "tpu_num_cores": Rule(same=(), why="TPUs are not supported"),
-    "past_index": Rule(same=("-1",), why="no state is kept between batches"),
-    "include_tokens_per_second": Rule(why="the log always has tokens_per_second"),
-    "include_inputs_for_metrics": Rule(same=_OFF, why=_SCORES),
-    "use_legacy_prediction_loop": Rule(same=_OFF, why=_SCORES),
-    "mp_parameters": Rule(same=("",), why="SageMaker's model parallelism is not supported"),
-    "ray_scope": Rule(same=("last",), why="there is no search over settings"),
-    "dispatch_batches": Rule(same=_OFF, why=_ORDER),
-    "split_batches": Rule(same=_OFF, why=_ORDER),
+    "logging_dir": FlagRule(same=(), why="set TENSORBOARD_LOGGING_DIR in the environment"),
+    "save_safetensors": FlagRule(same=_ON, why="weights are always written as safetensors"),
+    "adafactor": FlagRule(same=_OFF, why="give --optim adafactor"),
+    "use_ipex": FlagRule(same=_OFF, why="IPEX is not used"),
+    "use_mps_device": FlagRule(why="a device is found by itself; --use_cpu True takes none"),
+    "jit_mode_eval": FlagRule(same=_OFF, why="the model is not traced"),
+    "fp16_backend": FlagRule(same=("auto",), why="PyTorch's own mixed precision is used"),
+    "half_precision_backend": FlagRule(same=("auto",), why="PyTorch's own mixed precision is used"),
+    "fp16_opt_level": FlagRule(same=("o1",), why="PyTorch's own mixed precision is used"),
+    "fsdp_min_num_params": FlagRule(same=("0",), why="give it in --fsdp_config"),
+    "fsdp_transformer_layer_cls_to_wrap": FlagRule(same=(), why="give it in --fsdp_config"),
+    "torchdynamo": FlagRule(same=(), why="give --torch_compile True"),
+    "tpu_num_cores": FlagRule(same=(), why="TPUs are not supported"),
+    "past_index": FlagRule(same=("-1",), why="no state is kept between batches"),
+    "include_tokens_per_second": FlagRule(why="the log always has tokens_per_second"),
+    "include_inputs_for_metrics": FlagRule(same=_OFF, why=_SCORES),
+    "use_legacy_prediction_loop": FlagRule(same=_OFF, why=_SCORES),
+    "mp_parameters": FlagRule(same=("",), why="SageMaker's model parallelism is not supported"),
+    "ray_scope": FlagRule(same=("last",), why="there is no search over settings"),
+    "dispatch_batches": FlagRule(same=_OFF, why=_ORDER),
+    "split_batches": FlagRule(same=_OFF, why=_ORDER),
 }
 """Published flags by name; those that mean the same here under the same name are not in it."""
 
 WITHOUT_EFFECT = {
-    "label_smoothing_factor": Rule(same=("0", "0.0"), why="no label is smoothed"),
-    "average_tokens_across_devices": Rule(
+    "label_smoothing_factor": FlagRule(same=("0", "0.0"), why="no label is smoothed"),
+    "average_tokens_across_devices": FlagRule(
         same=_ON, why="losses are always averaged over the samples of all processes"
     ),
-    "use_cache": Rule(same=_OFF, why="training keeps no past"),
-    "auto_find_batch_size": Rule(same=_OFF, why="set --per_device_train_batch_size: " + _ORDER),
-    "logging_nan_inf_filter": Rule(same=_ON, why="a loss that is not finite stops the run"),
-    "bf16_full_eval": Rule(same=_OFF, why="evaluation is in the precision of training"),
-    "fp16_full_eval": Rule(same=_OFF, why="evaluation is in the precision of training"),
-    "prediction_loss_only": Rule(same=_OFF, why=_SCORES),
-    "eval_do_concat_batches": Rule(same=_ON, why=_SCORES),
-    "eval_use_gather_object": Rule(same=_OFF, why=_SCORES),
-    "eval_accumulation_steps": Rule(same=_OFF, why=_SCORES),
-    "include_for_metrics": Rule(same=(), why=_SCORES),
-    "batch_eval_metrics": Rule(same=_OFF, why=_SCORES),
-    "label_names": Rule(same=(), why=_SCORES),
-    "ignore_data_skip": Rule(
+    "use_cache": FlagRule(same=_OFF, why="training keeps no past"),
+    "auto_find_batch_size": FlagRule(same=_OFF, why="set --per_device_train_batch_size: " + _ORDER),
+    "logging_nan_inf_filter": FlagRule(same=_ON, why="a loss that is not finite stops the run"),
+    "bf16_full_eval": FlagRule(same=_OFF, why="evaluation is in the precision of training"),
+    "fp16_full_eval": FlagRule(same=_OFF, why="evaluation is in the precision of training"),
+    "prediction_loss_only": FlagRule(same=_OFF, why=_SCORES),
+    "eval_do_concat_batches": FlagRule(same=_ON, why=_SCORES),
+    "eval_use_gather_object": FlagRule(same=_OFF, why=_SCORES),
+    "eval_accumulation_steps": FlagRule(same=_OFF, why=_SCORES),
+    "include_for_metrics": FlagRule(same=(), why=_SCORES),
+    "batch_eval_metrics": FlagRule(same=_OFF, why=_SCORES),
+    "label_names": FlagRule(same=(), why=_SCORES),
+    "ignore_data_skip": FlagRule(
         same=_OFF, why="it would repeat samples; --resume auto goes on behind the last one"
     ),
-    "restore_callback_states_from_checkpoint": Rule(same=_OFF, why="no callback keeps a state"),
-    "enable_jit_checkpoint": Rule(
+    "restore_callback_states_from_checkpoint": FlagRule(same=_OFF, why="no callback keeps a state"),
+    "enable_jit_checkpoint": FlagRule(
         same=_OFF, why="set --save_steps: a kill loses no more than that"
     ),
-    "data_seed": Rule(same=("none",), why="give --seed (order) or --sampling_seed (frames)"),
-    "accelerator_config": Rule(same=(), why=_ORDER),
-    "dataloader_drop_last": Rule(same=_OFF, why="rows that fill no step are left out anyway"),
-    "dataloader_in_order": Rule(same=_ON, why=_ORDER),
-    "dataloader_persistent_workers": Rule(
+    "data_seed": FlagRule(same=("none",), why="give --seed (order) or --sampling_seed (frames)"),
+    "accelerator_config": FlagRule(same=(), why=_ORDER),
+    "dataloader_drop_last": FlagRule(same=_OFF, why="rows that fill no step are left out anyway"),
+    "dataloader_in_order": FlagRule(same=_ON, why=_ORDER),
+    "dataloader_persistent_workers": FlagRule(
         same=_OFF, why="the run is one pass over its plan, so workers live as long as it does"
     ),
-    "train_sampling_strategy": Rule(same=("random",), why=_ORDER),
-    "length_column_name": Rule(same=("length",), why="lengths are counted: --group_by_length True"),
-    "push_to_hub": Rule(same=_OFF, why=_HUB),
-    "hub_token": Rule(same=(), why=_HUB),
-    "hub_private_repo": Rule(same=_OFF, why=_HUB),
-    "hub_model_id": Rule(same=(), why=_HUB),
-    "hub_strategy": Rule(same=("every_save",), why=_HUB),
-    "hub_always_push": Rule(same=_OFF, why=_HUB),
-    "hub_revision": Rule(same=(), why=_HUB),
+    "train_sampling_strategy": FlagRule(same=("random",), why=_ORDER),
+    "length_column_name": FlagRule(
+        same=("length",), why="lengths are counted: --group_by_length True"
+    ),
+    "push_to_hub": FlagRule(same=_OFF, why=_HUB),
+    "hub_token": FlagRule(same=(), why=_HUB),
+    "hub_private_repo": FlagRule(same=_OFF, why=_HUB),
+    "hub_model_id": FlagRule(same=(), why=_HUB),
+    "hub_strategy": FlagRule(same=("every_save",), why=_HUB),
+    "hub_always_push": FlagRule(same=_OFF, why=_HUB),
+    "hub_revision": FlagRule(same=(), why=_HUB),
 }
 """Flags of `transformers.TrainingArguments` that our trainer has no use for."""
 
 NARROWED = {
-    "remove_unused_columns": Rule(same=_OFF, why="the collator's columns are all used"),
-    "do_train": Rule(same=_ON, why="this command trains; `distime evaluate` evaluates"),
-    "do_predict": Rule(same=_OFF, why="`distime evaluate` predicts and scores"),
+    "remove_unused_columns": FlagRule(same=_OFF, why="the collator's columns are all used"),
+    "do_train": FlagRule(same=_ON, why="this command trains; `distime evaluate` evaluates"),
+    "do_predict": FlagRule(same=_OFF, why="`distime evaluate` predicts and scores"),
 }
 """Flags of which one value alone makes sense here."""
 

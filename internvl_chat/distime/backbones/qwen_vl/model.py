@@ -32,7 +32,7 @@ OLD_NAMES = [
 ]
 
 
-class QwenVL:
+class QwenVLParts:
     """What the generations of Qwen-VL share; mixed into the class of each."""
 
     placeholder = f"{VIDEO_PAD} or {IMAGE_PAD}"
@@ -103,7 +103,7 @@ class DisTimeQwen3VLConfig(TimeConfig, Qwen3VLConfig):
 
 
 @register
-class DisTimeQwen3VL(QwenVL, DisTimeForConditionalGeneration, Qwen3VLForConditionalGeneration):
+class DisTimeQwen3VL(QwenVLParts, DisTimeForConditionalGeneration, Qwen3VLForConditionalGeneration):
     """DeepStack: the language model adds further features of a picture after its first layers."""
 
     base_model_type = "qwen3_vl"
@@ -158,7 +158,9 @@ class DisTimeQwen2_5VLConfig(TimeConfig, Qwen2_5_VLConfig):
 
 
 @register
-class DisTimeQwen2_5VL(QwenVL, DisTimeForConditionalGeneration, Qwen2_5_VLForConditionalGeneration):
+class DisTimeQwen2_5VL(
+    QwenVLParts, DisTimeForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
+):
     """The library's positions of whole videos are not used: see `positions`."""
 
     base_model_type = "qwen2_5_vl"

@@ -23,7 +23,7 @@ from distime.serve.demo.responder import (
     MODES,
     VIDEO_SUFFIXES,
     DemoError,
-    Limits,
+    DemoLimits,
     Reply,
     Responder,
 )
@@ -321,7 +321,7 @@ def serving(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
-    limits: Limits | None = None,
+    limits: DemoLimits | None = None,
     num_examples: int = 3,
     checkpoint: str = "",
 ) -> "Iterator[str]":
@@ -345,7 +345,7 @@ def serving(
         DemoError: gradio is not installed, or the port is taken.
     """
     gr = import_gradio()
-    limits = limits or Limits()
+    limits = limits or DemoLimits()
     with tempfile.TemporaryDirectory(prefix="distime-demo-") as name:
         folder = Path(name).resolve()
         # By default gradio's uploads share one folder with those of every other gradio app.

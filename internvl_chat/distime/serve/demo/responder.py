@@ -44,7 +44,7 @@ class DemoError(DisTimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class DemoLimits:
     """What one request may cost.
 
     Attributes:
@@ -95,13 +95,13 @@ class Responder:
         self,
         model: DisTime,
         folders: Sequence[Path],
-        limits: Limits | None = None,
+        limits: DemoLimits | None = None,
         checkpoint: str = "",
     ):
         self.model = model
         self.checkpoint = checkpoint
         self.folders = [Path(folder).resolve() for folder in folders]
-        self.limits = limits or Limits()
+        self.limits = limits or DemoLimits()
         self.service = Service(model.engine)
 
     def __call__(
