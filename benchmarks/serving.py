@@ -24,7 +24,7 @@ import uvicorn
 
 from distime import DisTime
 from distime.serve.app import make_app
-from distime.serve.settings import ServeSettings
+from distime.serve.serve_settings import ServeSettings
 from distime.toy.synthetic import make_video, write_video
 from evaluation import FRAME, build
 from models import BENCH, bench_folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,18 @@ def test_a_backbone_is_named_in_its_own_place_alone():
                 constants = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
                 named = constants & names
                 assert not named, f"{file.relative_to(ROOT)}:{node.lineno} asks for {named}"
+
+
+def test_names_mean_one_thing():
+    """The parts that every backbone, benchmark or command has are named alike; all else once."""
+    parts = {"__init__", "__main__", "base", "config", "model", "registry", "template"}
+    files = [file for file in ROOT.rglob("*.py") if file.stem not in parts]
+    stems = Counter(file.stem for file in files if file.parent.name != "cli")
+    assert [name for name, count in stems.items() if count > 1] == []
+    classes = Counter(
+        node.name
+        for file in ROOT.rglob("*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in classes.items() if count > 1] == []

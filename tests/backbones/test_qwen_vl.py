@@ -19,7 +19,7 @@ from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.backbones import BACKBONES
 from distime.backbones.pixels import ImageError
 from distime.backbones.qwen_vl import Qwen2_5VLSettings, QwenVLSettings, slot_means
-from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches
+from distime.backbones.qwen_vl.patches import fitting_size, frame_size, patches
 from distime.backbones.qwen_vl.positions import batch_positions, sequence_positions, sides_of
 from distime.toy.tiny import word_tokenizer, write_tiny_checkpoint
 

@@ -12,8 +12,8 @@ from PIL import Image
 from answering import QUERIES
 from distime import DisTime
 from distime.cli import COMMANDS, main
-from distime.cli.answering import GPU_DRIVERS
 from distime.cli.completion import script
+from distime.cli.shared_flags import GPU_DRIVERS
 from distime.processing.answers import Answer, Event
 from distime.processing.video import encode_video, open_video
 from distime.show.clips import write_clip, write_srt
@@ -121,7 +121,7 @@ def test_wrong_flags_are_told_before_anything_is_loaded(command, flags, tmp_path
 
 def test_a_gpu_that_is_not_there(checkpoint, videos, capsys, monkeypatch):
     """Also where a driver is, and no GPU of that number."""
-    monkeypatch.setattr("distime.cli.answering.GPU_DRIVERS", ("/",))
+    monkeypatch.setattr("distime.cli.shared_flags.GPU_DRIVERS", ("/",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     arguments = ["ground", videos[0], "q", "--checkpoint", checkpoint, "--device", "cuda:7"]
     assert main(arguments) == 1

@@ -12,7 +12,7 @@ import torch
 
 from distime.engine import Decoding, Engine, EngineError, Job
 from distime.engine.batch import Row, _packs
-from distime.engine.sampling import says_again
+from distime.engine.decoding import says_again
 from distime.processing.video import VideoError
 from engine.conftest import alone, check
 

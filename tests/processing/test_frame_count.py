@@ -15,7 +15,7 @@ from distime import DisTime, DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.backbones import BACKBONES
 from distime.backbones.base import ProcessorError
 from distime.backbones.internvl import ProcessorSettings
-from distime.backbones.qwen_vl.pictures import within_budget
+from distime.backbones.qwen_vl.patches import within_budget
 from distime.cli import main
 from distime.evaluate import Settings, SettingsError
 from distime.processing.frame_count import frame_count

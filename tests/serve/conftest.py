@@ -13,7 +13,7 @@ import pytest
 
 from answering import write_answering_checkpoint, write_example_videos
 from distime import DisTime
-from distime.serve.settings import ServeSettings
+from distime.serve.serve_settings import ServeSettings
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import torch
 from distime import DisTimeForConditionalGeneration, DisTimeProcessor
 from distime.data.dataset import DataSettings, TrainingData
 from distime.engine import batch as engine_batch
-from distime.engine.sampling import logits_of
+from distime.engine.decoding import logits_of
 from distime.train.arguments import TrainArguments
 from distime.train.objectives.grpo import GRPO, keep_rows
 from distime.train.policy import clipped_loss, group_advantages, k3

@@ -21,7 +21,7 @@ from distime.evaluate.journal import answer_from_dict, answer_to_dict
 from distime.model.heads import HEAD_NAMES, head_class
 from distime.model.tokens import FRAME_TIME_REF, TIME_STAMP
 from distime.processing.answers import read_words
-from distime.serve.answering import Growing, ServedRequest
+from distime.serve.served_request import Growing, ServedRequest
 from distime.toy.stages import (
     Stage,
     StageError,

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from distime.cli.answering import (
+from distime.cli.shared_flags import (
     add_answer_arguments,
     answer_options,
     for_each_video,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distime.cli.answering import add_frame_arguments, frame_settings
+from distime.cli.shared_flags import add_frame_arguments, frame_settings
 from distime.data.problems import ERROR, WARNING
 from distime.errors import DisTimeError
 from distime.progress import progress

@@ -13,7 +13,7 @@ import argparse
 import threading
 from pathlib import Path
 
-from distime.cli.answering import add_frame_arguments, add_model_arguments, load_model
+from distime.cli.shared_flags import add_frame_arguments, add_model_arguments, load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

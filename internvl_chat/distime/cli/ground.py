@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 
-from distime.cli.answering import (
+from distime.cli.shared_flags import (
     add_answer_arguments,
     answer_options,
     for_each_video,

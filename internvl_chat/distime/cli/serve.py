@@ -14,7 +14,12 @@ import argparse
 import os
 from pathlib import Path
 
-from distime.cli.answering import UsageError, add_frame_arguments, add_model_arguments, load_model
+from distime.cli.shared_flags import (
+    UsageError,
+    add_frame_arguments,
+    add_model_arguments,
+    load_model,
+)
 
 API_KEY = "DISTIME_API_KEY"
 """Environment variable of the key that requests must bring."""
@@ -53,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; what runs then is finished."""
-    from distime.serve.settings import ServeSettings
+    from distime.serve.serve_settings import ServeSettings
 
     settings = ServeSettings(
         model_name=args.model_name or Path(args.checkpoint).resolve().name,

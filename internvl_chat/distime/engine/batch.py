@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distime.engine.sampling import Decoding, choose, logits_of, says_again
+from distime.engine.decoding import Decoding, choose, logits_of, says_again
 from distime.engine.slots import Slots
 from distime.model.generation import SharedPrefix
 from distime.model.library import CACHE

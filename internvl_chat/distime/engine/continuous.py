@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distime.engine.batch import Row
+from distime.engine.decoding import EngineError
 from distime.engine.jobs import Finished, Job, JobSource
 from distime.engine.loader import Loader
-from distime.engine.sampling import EngineError
 from distime.model.generation import SharedPrefix
 from distime.processing.answers import Answer
 from distime.processing.processor import PrefixInputs

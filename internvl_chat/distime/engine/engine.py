@@ -21,9 +21,9 @@ import torch
 
 from distime.engine.batch import Batch, Row
 from distime.engine.continuous import Run
+from distime.engine.decoding import Decoding, EngineError, says_again
 from distime.engine.jobs import Finished, Job, JobSource
 from distime.engine.loader import Given
-from distime.engine.sampling import Decoding, EngineError, says_again
 from distime.engine.slots import Slots
 from distime.model.block_attention import SDPA_BLOCKS
 from distime.model.generation import SharedPrefix

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from distime.engine.sampling import Decoding, EngineError
+from distime.engine.decoding import Decoding, EngineError
 from distime.processing.answers import Answer
 from distime.processing.processor import PrefixInputs
 

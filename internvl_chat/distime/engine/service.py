@@ -7,9 +7,9 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 
+from distime.engine.decoding import EngineError
 from distime.engine.engine import Engine
 from distime.engine.jobs import Finished, Job
-from distime.engine.sampling import EngineError
 
 logger = logging.getLogger(__name__)
 

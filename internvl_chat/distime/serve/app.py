@@ -27,9 +27,9 @@ from distime.engine import Busy, Finished, Service
 from distime.errors import DisTimeError
 from distime.processing.answers import Answer
 from distime.processing.questions import moment_retrieval_question
-from distime.serve.answering import Growing, ServedRequest, event_dict
 from distime.serve.requests import ChatRequest, GroundRequest, read_conversation
-from distime.serve.settings import ServeSettings
+from distime.serve.serve_settings import ServeSettings
+from distime.serve.served_request import Growing, ServedRequest, event_dict
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from distime.errors import DisTimeError
 from distime.processing.video import looks_like_video
-from distime.serve.settings import ServeSettings
+from distime.serve.serve_settings import ServeSettings
 
 
 class RefusedVideo(DisTimeError):

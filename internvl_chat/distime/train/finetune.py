@@ -36,6 +36,7 @@ from distime.train.arguments import (
     TrainArguments,
     parse,
 )
+from distime.train.cached_features import use_cached_features
 from distime.train.checkpoints import (
     RunRecord,
     checkpoint_to_resume,
@@ -51,7 +52,6 @@ from distime.train.distributed import (
 )
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
-from distime.train.features import use_cached_features
 from distime.train.lora import select_trainable
 from distime.train.resume import Schedule, changed_flags, check_rates, recorded_flags
 from distime.train.trainer import DisTimeTrainer, TrainingError

@@ -1,7 +1,7 @@
 """InternVL 2.5, 3 and 3.5: the backbone that DisTime was published on.
 
-`model` runs it, `config` is its configuration, `published` its published layout, `settings` what
-its processor can be told; what is here makes its tensors and text.
+`model` runs it, `config` is its configuration, `published` its published layout,
+`processor_settings` what its processor can be told; what is here makes its tensors and text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from distime.backbones.base import Backbone, Pictures, Size
 from distime.backbones.internvl.config import DisTimeConfig, set_image_tokens
 from distime.backbones.internvl.model import BASE_MODEL_TYPE, DisTimeInternVL
-from distime.backbones.internvl.settings import (
+from distime.backbones.internvl.processor_settings import (
     ProcessorSettings,
     settings_of_library,
     settings_of_published,

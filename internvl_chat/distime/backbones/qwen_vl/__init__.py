@@ -32,7 +32,7 @@ from distime.backbones.qwen_vl.model import (
     DisTimeQwen3VL,
     DisTimeQwen3VLConfig,
 )
-from distime.backbones.qwen_vl.pictures import fitting_size, frame_size, patches, within_budget
+from distime.backbones.qwen_vl.patches import fitting_size, frame_size, patches, within_budget
 from distime.backbones.qwen_vl.positions import sequence_positions, sides_of
 from distime.backbones.qwen_vl.template import IMAGE_PAD, VIDEO_PAD, QwenTemplate
 from distime.backbones.template import Media

@@ -12,7 +12,7 @@ import re
 import stat
 from pathlib import Path
 
-from distime.processing.video.files import FileReader
+from distime.processing.video.encoding import encode_video
 from distime.processing.video.pictures import (
     ANIMATION_SUFFIXES,
     FRAME_FOLDER_FPS,
@@ -23,7 +23,7 @@ from distime.processing.video.pictures import (
     is_animated,
 )
 from distime.processing.video.reader import VideoError, VideoReader
-from distime.processing.video.writing import encode_video
+from distime.processing.video.video_file import FileReader
 
 __all__ = ["VideoError", "VideoReader", "encode_video", "looks_like_video", "open_video"]
 

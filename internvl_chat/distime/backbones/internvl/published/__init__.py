@@ -6,8 +6,8 @@ remote code: the layout is a table of names and two packed projections (`names`)
 (`config`).
 """
 
+from distime.backbones.internvl.published.added_tokens import write_tokenizer
 from distime.backbones.internvl.published.reading import is_published, read
-from distime.backbones.internvl.published.tokenizer import write_tokenizer
 from distime.backbones.internvl.published.writing import write
 
 __all__ = ["is_published", "read", "write", "write_tokenizer"]

@@ -15,7 +15,7 @@ from distime.errors import DisTimeError
 from distime.model.tokens import TIME_STAMP
 from distime.processing.answers import Answer, Event, read_words
 from distime.processing.processor import PrefixInputs
-from distime.serve.settings import ServeSettings
+from distime.serve.serve_settings import ServeSettings
 from distime.serve.videos import video_file
 
 
