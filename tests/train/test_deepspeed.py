@@ -291,6 +291,6 @@ def test_optimizer_has_no_empty_group(tmp_path):
         parameter.requires_grad_(name.endswith("q_proj.weight"))
     arguments = finetune.TrainArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     optimizer = DisTimeTrainer(
-        model=model, args=arguments, exporter=None, record=None
+        model=model, args=arguments, exporter=None, record=None, objective=None
     ).create_optimizer()
     assert [len(group["params"]) for group in optimizer.param_groups] == [4]

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import distime
 from distime.train import finetune
 from distime.train.trainer import DisTimeTrainer
 
 aten = torch.ops.aten
+PACKAGES = tuple(f"{Path(one.__file__).parent}/" for one in (distime, transformers))
 ASKING = {
     aten._local_scalar_dense,  # item, int, float, bool, if
     aten.nonzero,
@@ -40,7 +43,7 @@ class Questions(TorchDispatchMode):
 
     def note(self, kind: str) -> None:
         frames = traceback.extract_stack()
-        ours = [f for f in frames if "/distime/" in f.filename or "/transformers/" in f.filename]
+        ours = [f for f in frames if f.filename.startswith(PACKAGES)]
         place = f"{Path(ours[-1].filename).name} {ours[-1].name}" if ours else "elsewhere"
         self.counts[f"{place} {kind}"] += 1
 

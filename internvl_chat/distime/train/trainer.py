@@ -28,7 +28,6 @@ from distime.train.checkpoints import RunRecord
 from distime.train.evaluation import HeldOut
 from distime.train.export import Exporter
 from distime.train.objectives.base import Objective
-from distime.train.objectives.supervised import Supervised
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +56,7 @@ class DisTimeTrainer(Trainer):
     Args:
         exporter: writes and reads what is trained.
         record: what a checkpoint must agree on with the run that goes on from it.
-        objective: what it learns from its samples, attached to the model; their answers alone
-            where None.
+        objective: what it learns from its samples, attached to the model.
         max_bad_samples: stop when more samples than this had to be replaced.
         eval_dataset: a `HeldOut`, or None.
     """
@@ -70,16 +68,12 @@ class DisTimeTrainer(Trainer):
         *args: Any,
         exporter: Exporter,
         record: RunRecord,
-        objective: Objective | None = None,
+        objective: Objective,
         max_bad_samples: int = 100,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.exporter, self.record = exporter, record
-        if objective is None:
-            objective = Supervised(self.args)
-            objective.attach(self.model, exporter.processor)
-        self.objective = objective
+        self.exporter, self.record, self.objective = exporter, record, objective
         # A loss that is not finite stops the run; to look at each by itself waits for the device.
         self.args.logging_nan_inf_filter = False
         # Batches in pinned memory are copied while the device works.
