@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distime.benchmarks.charades import synthetic_queries, synthetic_truth
 from distime.processing.sampling import sample_video
-from distime.processing.video import open_video, writing
+from distime.processing.video import encoding, open_video
 from distime.toy.synthetic import (
     COLORS,
     SHAPES,
@@ -164,7 +164,7 @@ def old_cpu(monkeypatch):
     use = ctypes.CDLL(library).av_force_cpu_flags
 
     def start():
-        monkeypatch.setattr(writing, "X264_PARAMS", writing.X264_PARAMS + ":asm=0")
+        monkeypatch.setattr(encoding, "X264_PARAMS", encoding.X264_PARAMS + ":asm=0")
         use(0)
 
     yield start

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distime.processing.video import VideoError, encode_video, files, open_video
+from distime.processing.video import VideoError, encode_video, open_video, video_file
 from distime.processing.video.container import decoded
 
 WIDTH, HEIGHT, BITS, BLOCK = 96, 64, 10, 8
@@ -326,7 +326,7 @@ def decoded_packets(monkeypatch):
     def counting(packets, report):
         return original((count.append(1) or packet for packet in packets), report)
 
-    monkeypatch.setattr(files, "decoded", counting)
+    monkeypatch.setattr(video_file, "decoded", counting)
     return count
 
 

@@ -200,7 +200,7 @@ def test_the_key_is_asked_for(serving, videos):
 
 def test_too_many_and_too_slow(serving, videos, monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr("distime.serve.served_request.Asked.load", lambda self: go.wait(60))
+    monkeypatch.setattr("distime.serve.served_request.ServedRequest.load", lambda self: go.wait(60))
     body = {"video": videos[0].name, "queries": ["q"]}
     with serving(max_waiting=2, timeout=1.0) as address, ThreadPoolExecutor(4) as pool:
 
