@@ -161,3 +161,13 @@ def test_times_that_captions_brought(annotate, write, tmp_path):
     assert (kept["text"], kept["start"], kept["end"], kept["locator"]) == (A, 1.0, 2.0, "told-mine")
     with pytest.raises(DisTimeError, match="told:his: no captioner has this name; there are mine"):
         annotate(captioner=[f"file:mine={path}"], locator=["told:his"])
+
+
+def test_told_times_that_change_are_told_again(annotate, write, tmp_path):
+    """The words, and with them the ids of the events, stay."""
+    for start in (1.0, 3.0):
+        path = write(*all_videos(captions=[{"text": A, "start": start, "end": 5}]))
+        annotate(stages=["events"], captioner=[f"file:mine={path}"], overwrite=True)
+        annotate(stages=["locations", "selection", "dialogues"], locator=["told:mine"])
+        (kept,) = lines(tmp_path / "out" / "selected.jsonl")[0]["events"]
+        assert kept["start"] == start

@@ -97,6 +97,10 @@ class Annotator(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """What decides the outcomes: those of other settings are not mixed with them."""
 
+    def asked(self, clip: Clip) -> list[Any]:
+        """What of a clip, beside its video, decides its outcome: by default the events' words."""
+        return [[event.id, event.text] for event in clip.described.events]
+
     def troubles(self, videos: Sequence[str]) -> Iterator[Trouble]:
         """What is wrong beside the outcomes; refuses what cannot be of these videos at all.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from distime.annotate.annotator import Clip
 from distime.annotate.curves import stands_out
@@ -21,16 +21,19 @@ class Comparer(WithEncoder):
     record: ClassVar[type[Compared]] = Compared
     flag: ClassVar[str] = "--similarity {target}"
 
+    def asked(self, clip: Clip) -> list[Any]:
+        """Also where each locator finds the events; see `Annotator.asked`."""
+        located = [[name, one.to_dict()] for name, one in clip.located.items()]
+        return super().asked(clip) + located
+
     def answer(self, clip: Clip, loaded: VideoSample) -> tuple[Compared, Sequence[str]]:
         """See `Annotator.answer`."""
-        events = clip.described.events
-        curves, cut = self.encoder.similarity(loaded.frames, [event.text for event in events])
+        curves, notes = self.curves(clip, loaded)
         found: dict[str, dict[str, float]] = {}
-        for event, curve in zip(events, curves.T, strict=True):
+        for event, curve in curves:
             for locator, located in clip.located.items():
                 if (location := located.locations.get(event.id)) is not None:
                     start, end = (t / loaded.duration for t in (location.start, location.end))
                     value = round(stands_out(curve, start, end), 4)
                     found.setdefault(event.id, {})[locator] = value
-        notes = [f"{cut} texts were cut to the encoder's length"] if cut else []
-        return Compared(clip.video, found), [*loaded.warnings, *notes]
+        return Compared(clip.video, found), notes

@@ -18,20 +18,21 @@ def run(run: AnnotationRun) -> tuple[list[str], int]:
         return ["not asked for (--similarity)"], 0
     events = RecordFile(run.folder.events, Described)
     files = {name: RecordFile(run.folder.locations(name), Located) for name in run.locator_names}
-    numbers, videos, keys = [], [], []
-    for number, described in enumerate(events):
-        located = _located(files, described.video)
-        if described.events and located:
-            asked = [[event.id, event.text] for event in described.events]
-            asked += [[name, one.to_dict()] for name, one in located.items()]
-            numbers.append(number)
-            videos.append(described.video)
-            keys.append(run.key(described.video, asked))
 
-    def clip(number: int) -> Clip:
-        described = events[numbers[number]]
+    def clip_of(number: int, described: Described) -> Clip:
         video = described.video
         return Clip(number, video, run.path(video), described, _located(files, video))
+
+    lines, videos, keys = [], [], []
+    for line, described in enumerate(events):
+        clip = clip_of(len(lines), described)
+        if described.events and clip.located:
+            lines.append(line)
+            videos.append(clip.video)
+            keys.append(run.key(clip.video, run.comparer.asked(clip)))
+
+    def clip(number: int) -> Clip:
+        return clip_of(number, events[lines[number]])
 
     out = run.folder.similarity
     tally = Pass(run.comparer, run.folder, out, videos, keys, clip).run()

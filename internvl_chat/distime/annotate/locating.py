@@ -23,17 +23,19 @@ def run(run: AnnotationRun) -> tuple[list[str], int]:
 
 
 def _pass(run: AnnotationRun, locator: Annotator, events: RecordFile[Described]) -> Pass:
-    numbers, videos, keys = [], [], []
-    for number, described in enumerate(events):
+    def clip_of(number: int, described: Described) -> Clip:
+        return Clip(number, described.video, run.path(described.video), described)
+
+    lines, videos, keys = [], [], []
+    for line, described in enumerate(events):
         if described.events:
-            asked = [[event.id, event.text] for event in described.events]
-            numbers.append(number)
-            videos.append(described.video)
-            keys.append(run.key(described.video, asked))
+            clip = clip_of(len(lines), described)
+            lines.append(line)
+            videos.append(clip.video)
+            keys.append(run.key(clip.video, locator.asked(clip)))
 
     def clip(number: int) -> Clip:
-        described = events[numbers[number]]
-        return Clip(number, described.video, run.path(described.video), described)
+        return clip_of(number, events[lines[number]])
 
     out = run.folder.locations(locator.name)
     return Pass(locator, run.folder, out, videos, keys, clip, run.of(locator))

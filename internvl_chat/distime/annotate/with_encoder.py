@@ -10,9 +10,11 @@ from distime.annotate.dual_encoder import DualEncoder, check_encoder
 from distime.evaluate.settings import checkpoint_digest
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from distime.annotate.annotation_settings import AnnotationSettings
+    from distime.annotate.records import EventText
     from distime.processing.sampling import VideoSample
 
 
@@ -53,3 +55,16 @@ class WithEncoder(Annotator):
         from distime.annotate.frames import look
 
         return look(clip.path, self.settings.fps, self.settings.curve_frames)
+
+    def curves(
+        self, clip: Clip, sample: VideoSample
+    ) -> tuple[list[tuple[EventText, np.ndarray]], list[str]]:
+        """Compare the frames of a clip with the words of its events.
+
+        Returns:
+            each event with its similarity to every frame `(n,)`, and notes.
+        """
+        events = clip.described.events
+        found, cut = self.encoder.similarity(sample.frames, [event.text for event in events])
+        notes = [f"{cut} texts were cut to the encoder's length"] if cut else []
+        return list(zip(events, found.T, strict=True)), [*sample.warnings, *notes]

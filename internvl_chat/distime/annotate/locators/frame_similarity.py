@@ -26,14 +26,12 @@ class FrameSimilarity(WithEncoder, Locator):
 
     def answer(self, clip: Clip, loaded: VideoSample) -> tuple[Located, Sequence[str]]:
         """See `Annotator.answer`."""
-        events, count = clip.described.events, len(loaded.frames)
-        curves, cut = self.encoder.similarity(loaded.frames, [event.text for event in events])
+        curves, notes = self.curves(clip, loaded)
+        step = loaded.duration / len(loaded.frames)
         found = {}
-        for event, curve in zip(events, curves.T, strict=True):
+        for event, curve in curves:
             first, end, contrast = best_run(curve)
-            step = loaded.duration / count
             location = rounded(first * step, end * step, contrast, loaded.duration)
             if location is not None:
                 found[event.id] = location
-        notes = [f"{cut} texts were cut to the encoder's length"] if cut else []
-        return Located(clip.video, found), [*loaded.warnings, *notes]
+        return Located(clip.video, found), notes

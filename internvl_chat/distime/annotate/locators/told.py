@@ -32,6 +32,11 @@ class Told(Locator):
         """See `Annotator.fingerprint`."""
         return {"captioner": self.target}
 
+    def asked(self, clip: Clip) -> list[Any]:
+        """The times that were told, too: words may stay when times change."""
+        told = [event.locations.get(self.target) for event in clip.described.events]
+        return super().asked(clip) + [one and one.to_dict() for one in told]
+
     def answer(self, clip: Clip, loaded: None) -> tuple[Located, Sequence[str]]:
         """See `Annotator.answer`."""
         events = clip.described.events
