@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from distime.annotate.annotator import Clip, Outcome, model_folder
+from distime.annotate.annotator import Clip, Outcome
 from distime.annotate.caption_texts import is_caption
 from distime.annotate.captioner import Captioner
 from distime.annotate.locator import rounded
 from distime.annotate.records import Caption, Captioned
+from distime.annotate.with_checkpoint import WithCheckpoint
 from distime.data.problems import show
-from distime.evaluate.settings import checkpoint_digest
 from distime.processing.questions import EVENT_CAPTIONING
 
 if TYPE_CHECKING:
-    import torch
-
-    from distime.annotate.annotation_settings import AnnotationSettings
     from distime.processing.answers import Answer
 
 
-class DenseCaptions(Captioner):
+class DenseCaptions(WithCheckpoint, Captioner):
     """Asks a checkpoint to list the events of a video."""
 
     kind: ClassVar[str] = "distime"
-
-    def __init__(self, target: str, name: str, settings: AnnotationSettings):
-        super().__init__(target, name, settings)
-        self.folder = model_folder(f"--captioner {self.kind}", target)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Annotator.fingerprint`."""
-        names = ("max_new_tokens", "dtype")
-        return {
-            "checkpoint": checkpoint_digest(self.folder),
-            **{name: getattr(self.settings, name) for name in names},
-        }
-
-    def open(self, device: torch.device) -> None:
-        """Load the checkpoint."""
-        from distime.annotate.asking import load
-
-        self.model = load(self.folder, self.settings, device)
-
-    def close(self) -> None:
-        """See `Annotator.close`."""
-        del self.model
+    flag: ClassVar[str] = "--captioner distime"
+    asks_by: ClassVar[tuple[str, ...]] = ("max_new_tokens", "dtype")
 
     def outcomes(self, clips: Iterable[Clip]) -> Iterator[Outcome]:
         """See `Annotator.outcomes`."""

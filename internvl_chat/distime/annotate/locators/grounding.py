@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from distime.annotate.annotator import Clip, Outcome, model_folder
+from distime.annotate.annotator import Clip, Outcome
 from distime.annotate.locator import Locator, not_found, rounded
 from distime.annotate.records import Located
-from distime.evaluate.settings import checkpoint_digest
+from distime.annotate.with_checkpoint import WithCheckpoint
 from distime.processing.questions import moment_retrieval_question
 
 if TYPE_CHECKING:
-    import torch
-
-    from distime.annotate.annotation_settings import AnnotationSettings
     from distime.processing.answers import Answer
 
 ANSWER_TOKENS = 64
 """An answer that names a time takes about ten; longer ones do not come to it."""
 
 
-class Grounding(Locator):
+class Grounding(WithCheckpoint, Locator):
     """Asks a checkpoint when each event happens, and takes the time that it is surest of."""
 
     kind: ClassVar[str] = "distime"
-
-    def __init__(self, target: str, name: str, settings: AnnotationSettings):
-        super().__init__(target, name, settings)
-        self.folder = model_folder(f"--locator {self.kind}", target)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Annotator.fingerprint`."""
-        return {"checkpoint": checkpoint_digest(self.folder), "dtype": self.settings.dtype}
-
-    def open(self, device: torch.device) -> None:
-        """Load the checkpoint."""
-        from distime.annotate.asking import load
-
-        self.model = load(self.folder, self.settings, device)
-
-    def close(self) -> None:
-        """See `Annotator.close`."""
-        del self.model
+    flag: ClassVar[str] = "--locator distime"
 
     def outcomes(self, clips: Iterable[Clip]) -> Iterator[Outcome]:
         """See `Annotator.outcomes`."""
