@@ -10,7 +10,7 @@ import numpy as np
 
 from distime.benchmarks.base import SettingsError
 from distime.files import read_json
-from distime.model.hub import is_model, why_no_checkpoint
+from distime.model.hub import LOCAL, is_model, why_no_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -55,10 +55,9 @@ class DualEncoder:
     def __init__(self, flag: str, folder: Path, device: torch.device, dtype: torch.dtype):
         from transformers import AutoModel, AutoProcessor
 
-        options = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self.processor = AutoProcessor.from_pretrained(folder, **options)
-            model = AutoModel.from_pretrained(folder, dtype=dtype, **options)
+            self.processor = AutoProcessor.from_pretrained(folder, **LOCAL)
+            model = AutoModel.from_pretrained(folder, dtype=dtype, **LOCAL)
         except (OSError, ValueError, KeyError, ImportError) as error:
             first = str(error).strip().splitlines()[0]
             raise SettingsError(f"{flag}: transformers cannot load it ({first})") from error

@@ -9,9 +9,9 @@ from typing import Any
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-logger = logging.getLogger(__name__)
+from distime.model.hub import LOCAL
 
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
+logger = logging.getLogger(__name__)
 
 
 def load_processor(folder: Path) -> ProcessorMixin:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from distime.errors import DisTimeError
 
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers loads from a folder: it asks no network, and runs no code that lies there."""
+
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")

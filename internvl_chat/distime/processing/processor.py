@@ -25,7 +25,7 @@ from distime.backbones.base import Backbone, CommonSettings, Pictures, Processor
 from distime.backbones.internvl import ProcessorSettings
 from distime.model.heads import DEFAULT_HEAD, HEAD_NAMES, head_class, saved_head
 from distime.model.heads.base import TimeHead
-from distime.model.hub import local_folder, why_no_checkpoint
+from distime.model.hub import LOCAL, local_folder, why_no_checkpoint
 from distime.model.tokens import FRAME_TIME_REF, IM_END, TIME_STAMP
 from distime.model.weights import read_json
 from distime.processing.frame_count import adjusted, settled_count
@@ -126,7 +126,7 @@ class DisTimeProcessor:
             if values.pop("processor_class", cls.__name__) == cls.__name__:
                 processor = cls(tokenizer, _read_settings(own, values))
                 if saved_head(folder) and "time_token_id" in config:  # a model of ours beside it
-                    processor.check_model(AutoConfig.from_pretrained(folder))
+                    processor.check_model(AutoConfig.from_pretrained(folder, **LOCAL))
                 return processor
         backbone = backbone_of(config)
         if backbone is None:

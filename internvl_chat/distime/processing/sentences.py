@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from distime.files import FileError, read_json
+from distime.model.hub import LOCAL
 
 MODULES = ("Transformer", "Pooling", "Normalize")
 """What a folder of sentence-transformers may be made of."""
@@ -37,8 +38,8 @@ class SentenceEncoder:
         self._known: dict[str, np.ndarray] = {}
         disable_progress_bar()
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True).float().eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+            self.model = AutoModel.from_pretrained(folder, **LOCAL).float().eval()
         except (OSError, ValueError, KeyError) as error:
             raise FileError(f"{folder}: no sentence encoder can be loaded ({error}).") from None
 

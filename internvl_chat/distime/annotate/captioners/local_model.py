@@ -13,6 +13,7 @@ from distime.annotate.captioner import Captioner
 from distime.annotate.records import Captioned
 from distime.benchmarks.base import SettingsError
 from distime.evaluate.settings import checkpoint_digest
+from distime.model.hub import LOCAL
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ class LocalModel(Captioner):
         """
         from transformers import AutoModelForImageTextToText
 
-        from distime.annotate.picture_processor import LOCAL, load_processor
+        from distime.annotate.picture_processor import load_processor
         from distime.annotate.precision import dtype_of
 
         flag = f"--captioner {self.kind}:{self.target}"
