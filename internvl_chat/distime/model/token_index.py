@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-IGNORED_LABEL = -100
+IGNORE_INDEX = -100
+"""Label of a token that is not learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class TokenIndex:
             places["media"] = _places(is_media)
         if labels is None:
             return cls(**places)
-        is_supervised = labels != IGNORED_LABEL
+        is_supervised = labels != IGNORE_INDEX
         is_supervised[:, 0] = False  # nothing predicts the first token of a row
         return cls(
             **places,

@@ -34,10 +34,12 @@ from distime.backbones.template import (
     image_block,
     video_block,
 )
+from distime.model.token_index import IGNORE_INDEX
 from distime.model.tokens import FRAME_TIME_REF
 from distime.processing.tokenizer import TokenIds, encode, start_ids
 
 __all__ = [
+    "IGNORE_INDEX",
     "INTERNVL2_5_SYSTEM",
     "ChatTemplate",
     "Media",
@@ -45,8 +47,6 @@ __all__ = [
     "image_block",
     "video_block",
 ]
-
-IGNORE_INDEX = -100
 
 # ------------------------------------------------------------------------- turns and media
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distime.data.collator import FOR_TRAINER, Collator
 from distime.model.modeling import DisTimeOutput
-from distime.model.token_index import IGNORED_LABEL
+from distime.model.token_index import IGNORE_INDEX
 from distime.train import objectives
 from distime.train.flags import ArgumentError, ObjectiveFlags
 
@@ -162,7 +162,7 @@ def supervised_times(batch: Batch, time_token_id: int) -> tuple[Tensor, Tensor]:
     They are those of the model's `time_logits`, in the same order.
     """
     is_time = batch["input_ids"] == time_token_id
-    supervised = is_time & (batch["labels"] != IGNORED_LABEL)
+    supervised = is_time & (batch["labels"] != IGNORE_INDEX)
     targets = batch.get("time_targets")
     if targets is None:
         targets = torch.zeros(0, 2, device=is_time.device)

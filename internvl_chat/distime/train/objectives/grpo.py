@@ -24,7 +24,7 @@ from distime.data.dataset import SampleGroup
 from distime.engine import Decoding, Engine
 from distime.model.losses import mean_per_sample
 from distime.model.modeling import DisTimeOutput
-from distime.model.token_index import IGNORED_LABEL
+from distime.model.token_index import IGNORE_INDEX
 from distime.processing.prompt import Encoded
 from distime.train.chosen_rewards import Scene, read_rewards
 from distime.train.flags import ArgumentError
@@ -273,7 +273,7 @@ class GRPO(Objective):
         log_probs = self._log_probs(outputs, batch)
         if judged.old is None:
             judged.old = log_probs.detach()
-        owner = samples_of(batch)[batch["labels"] != IGNORED_LABEL]
+        owner = samples_of(batch)[batch["labels"] != IGNORE_INDEX]
         weights = judged.weights.to(log_probs.device)
         advantages = judged.advantages.to(log_probs)[owner]
         policy, is_held = clipped_loss(
@@ -296,7 +296,7 @@ class GRPO(Objective):
     def _log_probs(self, outputs: DisTimeOutput, batch: Batch) -> Tensor:
         """Log-probability of each drawn token, and with it of its time, at the temperature."""
         temperature = self.settings["temperature"]
-        labels = batch["labels"][batch["labels"] != IGNORED_LABEL]
+        labels = batch["labels"][batch["labels"] != IGNORE_INDEX]
         logits, outputs.logits = outputs.logits.float() / temperature, None
         logits[:, self.never] = -torch.inf
         log_probs = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -315,6 +315,6 @@ def keep_rows(rows: Sequence[Sequence[SampleGroup]]) -> Batch:
 def _learned(asked: Asked, answer: Drawn) -> Encoded:
     """A drawn answer as the item that is learned."""
     ids = list(answer.ids)
-    ignored = [IGNORED_LABEL] * len(asked.suffix)
+    ignored = [IGNORE_INDEX] * len(asked.suffix)
     times = len(asked.given) + len(answer.intervals)
     return Encoded([*asked.suffix, *ids], [*ignored, *ids], times)
