@@ -6,19 +6,15 @@ The command line (`distime.cli.annotate`) is made from the fields below. torch i
 from __future__ import annotations
 
 import re
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from distime.benchmarks.base import SettingsError
-from distime.evaluate.settings import DTYPES
+from distime.evaluate.settings import DTYPES, expect_flag, setting
 
 STAGES = ("events", "locations", "similarity", "selection", "dialogues")
 """What is done, in order."""
-
-
-def _setting(default: Any, help: str, **argparse: Any) -> Any:
-    return field(default=default, metadata={"help": help, **argparse})
 
 
 @dataclass(kw_only=True)
@@ -29,55 +25,55 @@ class AnnotationSettings:
         SettingsError: something does not fit; names the flag and the mend.
     """
 
-    videos: Path = _setting(None, "folder of videos")
-    out: Path = _setting(None, "folder for all that is made")
-    stages: tuple[str, ...] = _setting(STAGES, f"some of {','.join(STAGES)} (all)")
-    captioner: tuple[str, ...] = _setting(
+    videos: Path = setting(None, "folder of videos")
+    out: Path = setting(None, "folder for all that is made")
+    stages: tuple[str, ...] = setting(STAGES, f"some of {','.join(STAGES)} (all)")
+    captioner: tuple[str, ...] = setting(
         (),
         "says what happens: model:FOLDER, openai:MODEL, file:CAPTIONS.jsonl or distime:CHECKPOINT, "
         "with a name as KIND:NAME=...; can be given several times",
     )
-    locator: tuple[str, ...] = _setting(
+    locator: tuple[str, ...] = setting(
         (),
         "says when: distime:CHECKPOINT, clip:FOLDER, file:NAME=PREDICTIONS.jsonl or "
         "told:CAPTIONER; can be given several times",
     )
-    similarity: Path | None = _setting(
+    similarity: Path | None = setting(
         None, "folder of a dual encoder that compares each location's frames with the words"
     )
 
-    events_per_video: int = _setting(7, "events that captioning models are asked for")
-    fps: float = _setting(1.0, "frames for each second of a video that captioners and encoders see")
-    max_frames: int = _setting(32, "most frames of a video in a question to a captioning model")
-    curve_frames: int = _setting(256, "most frames of a video that an encoder compares with words")
-    prompt: Path | None = _setting(None, "file with another question for captioning models")
-    max_new_tokens: int = _setting(512, "longest answer of a captioning model in tokens")
-    same_words: float = _setting(
+    events_per_video: int = setting(7, "events that captioning models are asked for")
+    fps: float = setting(1.0, "frames for each second of a video that captioners and encoders see")
+    max_frames: int = setting(32, "most frames of a video in a question to a captioning model")
+    curve_frames: int = setting(256, "most frames of a video that an encoder compares with words")
+    prompt: Path | None = setting(None, "file with another question for captioning models")
+    max_new_tokens: int = setting(512, "longest answer of a captioning model in tokens")
+    same_words: float = setting(
         0.8, "captions of a video that share this part of their words are one event"
     )
 
-    min_agreement: float | None = _setting(None, "least mean IoU over pairs of locators")
-    min_confidence: float | None = _setting(None, "least confidence of the best location")
-    min_similarity: float | None = _setting(None, "least similarity of the best location")
-    min_score: float | None = _setting(None, "least score of the best location")
+    min_agreement: float | None = setting(None, "least mean IoU over pairs of locators")
+    min_confidence: float | None = setting(None, "least confidence of the best location")
+    min_similarity: float | None = setting(None, "least similarity of the best location")
+    min_score: float | None = setting(None, "least score of the best location")
 
-    templates: Path | None = _setting(None, "file of dialogue templates (annotate/templates.txt)")
-    held_out: float = _setting(0.1, "share of the videos that is kept out of training")
+    templates: Path | None = setting(None, "file of dialogue templates (annotate/templates.txt)")
+    held_out: float = setting(0.1, "share of the videos that is kept out of training")
 
-    limit: int | None = _setting(None, "only the first N videos")
-    overwrite: bool = _setting(False, "discard what earlier runs left of these stages")
-    max_failures: int = _setting(0, "videos that may fail in a stage before the exit code is not 0")
-    batch_size: int = _setting(16, "most questions that a DisTime checkpoint answers at once")
-    workers: int = _setting(4, "threads that decode videos ahead, for each process")
-    device: str = _setting("auto", "auto, cpu, cuda or cuda:N (auto: cuda if there is one)")
-    dtype: str = _setting(
+    limit: int | None = setting(None, "only the first N videos")
+    overwrite: bool = setting(False, "discard what earlier runs left of these stages")
+    max_failures: int = setting(0, "videos that may fail in a stage before the exit code is not 0")
+    batch_size: int = setting(16, "most questions that a DisTime checkpoint answers at once")
+    workers: int = setting(4, "threads that decode videos ahead, for each process")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N (auto: cuda if there is one)")
+    dtype: str = setting(
         "auto", "precision (auto: bf16 on cuda, fp32 on cpu)", choices=("auto", *DTYPES)
     )
 
-    concurrency: int = _setting(8, "requests to an endpoint at once, for each process")
-    timeout: float = _setting(60.0, "seconds until a request to an endpoint is given up")
-    retries: int = _setting(5, "times that a failed request to an endpoint is tried again")
-    picture_side: int = _setting(512, "longest side in pixels of a frame sent to an endpoint")
+    concurrency: int = setting(8, "requests to an endpoint at once, for each process")
+    timeout: float = setting(60.0, "seconds until a request to an endpoint is given up")
+    retries: int = setting(5, "times that a failed request to an endpoint is tried again")
+    picture_side: int = setting(512, "longest side in pixels of a frame sent to an endpoint")
 
     def __post_init__(self):
         for one in fields(self):
@@ -97,7 +93,7 @@ class AnnotationSettings:
 
     def _check_stages(self) -> None:
         for stage in self.stages:
-            _expect(stage in STAGES, "stages", stage, f"choose of {', '.join(STAGES)}")
+            expect_flag(stage in STAGES, "stages", stage, f"choose of {', '.join(STAGES)}")
         self.stages = tuple(stage for stage in STAGES if stage in self.stages)
         for stage, flag in (("events", "captioner"), ("locations", "locator")):
             if stage in self.stages and not getattr(self, flag):
@@ -110,26 +106,21 @@ class AnnotationSettings:
         for name in ("max_frames", "curve_frames", "events_per_video", "max_new_tokens", "limit",
                      "batch_size", "workers", "concurrency", "picture_side"):  # fmt: skip
             value = getattr(self, name)
-            _expect(value is None or value >= 1, name, value, "give 1 or more")
+            expect_flag(value is None or value >= 1, name, value, "give 1 or more")
         for name in ("fps", "timeout"):
-            _expect(getattr(self, name) > 0, name, getattr(self, name), "give more than 0")
+            expect_flag(getattr(self, name) > 0, name, getattr(self, name), "give more than 0")
         for name in ("max_failures", "retries"):
-            _expect(getattr(self, name) >= 0, name, getattr(self, name), "give 0 or more")
+            expect_flag(getattr(self, name) >= 0, name, getattr(self, name), "give 0 or more")
         for name in ("same_words", "min_agreement", "min_confidence", "min_similarity",
                      "min_score"):  # fmt: skip
             value = getattr(self, name)
-            _expect(value is None or 0 <= value <= 1, name, value, "give a number from 0 to 1")
+            expect_flag(value is None or 0 <= value <= 1, name, value, "give a number from 0 to 1")
         fits = 0 <= self.held_out < 1
-        _expect(fits, "held_out", self.held_out, "give a share from 0 to below 1")
+        expect_flag(fits, "held_out", self.held_out, "give a share from 0 to below 1")
         fits = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
-        _expect(fits, "device", self.device, "give auto, cpu, cuda or cuda:N")
-        _expect(self.dtype in ("auto", *DTYPES), "dtype", self.dtype,
+        expect_flag(fits, "device", self.device, "give auto, cpu, cuda or cuda:N")
+        expect_flag(self.dtype in ("auto", *DTYPES), "dtype", self.dtype,
                 f"choose one of auto, {', '.join(DTYPES)}")  # fmt: skip
-
-    @classmethod
-    def options(cls) -> list[Field]:
-        """The fields; `metadata["help"]` says what each means, `metadata["choices"]` may be."""
-        return list(fields(cls))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -155,8 +146,3 @@ def naming(spec: str) -> tuple[str, str, str]:
         return kind, named, rest
     stem = re.sub(r"[^\w.-]+", "_", Path(target).name.removesuffix(".jsonl")).strip("._")
     return kind, f"{kind}-{stem or 'here'}", target
-
-
-def _expect(condition: object, name: str, value: object, mend: str) -> None:
-    if not condition:
-        raise SettingsError(f"--{name.replace('_', '-')} {value}: {mend}")

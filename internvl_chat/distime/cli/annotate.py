@@ -19,6 +19,7 @@ import argparse
 import logging
 import os
 import sys
+from dataclasses import fields
 
 from distime.annotate.annotation_settings import AnnotationSettings
 from distime.cli.settings_flags import add_settings
@@ -33,7 +34,7 @@ SUBCOMMANDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``distime annotate``: the fields of `AnnotationSettings`."""
-    add_settings(parser, AnnotationSettings.options(), positional={"videos": {"metavar": "VIDEOS"}})
+    add_settings(parser, fields(AnnotationSettings), positional={"videos": {"metavar": "VIDEOS"}})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,7 +25,8 @@ from distime.model.hub import is_model, why_no_checkpoint
 DTYPES = ("bf16", "fp16", "fp32")
 
 
-def _setting(default: Any, help: str, **argparse: Any) -> Any:
+def setting(default: Any, help: str, **argparse: Any) -> Any:
+    """A field of a dataclass of settings, of which `distime.cli.settings_flags` makes a flag."""
     return field(default=default, metadata={"help": help, **argparse})
 
 
@@ -40,77 +41,75 @@ class Settings:
         SettingsError: something is missing or does not fit; names the flag and the mend.
     """
 
-    checkpoint: Path = _setting(None, "folder of the checkpoint, published layout or our own")
-    benchmark: str = _setting(
+    checkpoint: Path = setting(None, "folder of the checkpoint, published layout or our own")
+    benchmark: str = setting(
         None, f"one of {', '.join(benchmarks())}, or a file of your own in the training format"
     )
-    benchmark_file: Path | None = _setting(
+    benchmark_file: Path | None = setting(
         None, "Python file that defines the benchmark, see docs/ADD_A_BENCHMARK.md"
     )
-    stage: int | None = _setting(None, "1 or 2, of a benchmark that is asked in stages")
+    stage: int | None = setting(None, "1 or 2, of a benchmark that is asked in stages")
 
-    annotation: Path | None = _setting(None, "annotation file (default: under data_example)")
-    video_root: Path | None = _setting(None, "folder of the videos (default: under data)")
-    out_dir: Path | None = _setting(
+    annotation: Path | None = setting(None, "annotation file (default: under data_example)")
+    video_root: Path | None = setting(None, "folder of the videos (default: under data)")
+    out_dir: Path | None = setting(
         None, "folder for the results (default: results/<Benchmark>/<checkpoint name>)"
     )
-    ground_truth: Path | None = _setting(
+    ground_truth: Path | None = setting(
         None, "what the metric reads (default: the benchmark's file beside the annotation)"
     )
-    score_options: dict[str, str] | None = _setting(
+    score_options: dict[str, str] | None = setting(
         None, "what the metric of this benchmark can be told, by name (`Benchmark.score_options`)"
     )
-    limit: int | None = _setting(None, "ask only the first N queries")
-    score: bool = _setting(True, "leave out the metric")
-    overwrite: bool = _setting(False, "discard the answers that an earlier run left in --out-dir")
-    max_failures: int = _setting(0, "videos that may fail before the exit code is not 0")
+    limit: int | None = setting(None, "ask only the first N queries")
+    score: bool = setting(True, "leave out the metric")
+    overwrite: bool = setting(False, "discard the answers that an earlier run left in --out-dir")
+    max_failures: int = setting(0, "videos that may fail before the exit code is not 0")
 
-    num_segments: int | None = _setting(
-        None, "frames of a video (default: as published, mostly 16)"
-    )
-    fps: float | None = _setting(
+    num_segments: int | None = setting(None, "frames of a video (default: as published, mostly 16)")
+    fps: float | None = setting(
         None, "frames for each second of a video, in place of --num-segments; needs --max-frames"
     )
-    max_frames: int | None = _setting(None, "most frames that --fps gives")
-    max_video_tokens: int | None = _setting(None, "budget of visual tokens for a video")
-    image_size: int | None = _setting(None, "side of the square that InternVL makes of a frame")
-    prompt: str = _setting(
+    max_frames: int | None = setting(None, "most frames that --fps gives")
+    max_video_tokens: int | None = setting(None, "budget of visual tokens for a video")
+    image_size: int | None = setting(None, "side of the square that InternVL makes of a frame")
+    prompt: str = setting(
         "published",
         "words of the question: DisTime's as published, or those of the benchmark's owners",
         choices=("published", "owners"),
     )
-    max_new_tokens: int = _setting(1000, "longest answer in tokens")
-    max_repeats: int = _setting(
+    max_new_tokens: int = setting(1000, "longest answer in tokens")
+    max_repeats: int = setting(
         0, "end an answer that says the same so many times running (0: never, as published)"
     )
-    subtitles: Path | None = _setting(
+    subtitles: Path | None = setting(
         None, "folder of the subtitle files, shown between the frames, of a benchmark that has them"
     )
-    timestamps: Path | None = _setting(
+    timestamps: Path | None = setting(
         None, "in stage 2: the times of stage 1 (default: those in --out-dir)"
     )
 
-    batch_size: int = _setting(32, "most queries answered at once")
-    max_batch_tokens: int = _setting(
+    batch_size: int = setting(32, "most queries answered at once")
+    max_batch_tokens: int = setting(
         131072, "most tokens in memory at once, prompts and --max-new-tokens together"
     )
-    share_prefix: bool = _setting(
+    share_prefix: bool = setting(
         True, "off: encode the video anew for every query, as published", choices=("on", "off")
     )
-    workers: int = _setting(4, "threads that decode videos ahead, for each process")
-    device: str = _setting("auto", "auto, cpu, cuda or cuda:N (auto: cuda if there is one)")
-    dtype: str = _setting(
+    workers: int = setting(4, "threads that decode videos ahead, for each process")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N (auto: cuda if there is one)")
+    dtype: str = setting(
         "auto", "precision (auto: bf16 on cuda, fp32 on cpu)", choices=("auto", *DTYPES)
     )
-    attn: str | None = _setting(None, "attention kernels", choices=ATTENTION)
-    quantize: str | None = _setting(
+    attn: str | None = setting(None, "attention kernels", choices=ATTENTION)
+    quantize: str | None = setting(
         None, "language model in 8 or 4 bits, by bitsandbytes on cuda", choices=("8bit", "4bit")
     )
 
-    dump_distributions: bool = _setting(
+    dump_distributions: bool = setting(
         False, "also write the distributions of every time to distributions.jsonl"
     )
-    plots: int = _setting(0, "draw the N worst and the N best samples, with an index.html")
+    plots: int = setting(0, "draw the N worst and the N best samples, with an index.html")
 
     def __post_init__(self):
         for one in fields(self):
@@ -120,7 +119,7 @@ class Settings:
         if self.benchmark_file is not None:
             add_file(self.benchmark_file)
         if by_file := of_file(str(self.benchmark)):
-            _expect(self.annotation is None, "annotation", self.annotation,
+            expect_flag(self.annotation is None, "annotation", self.annotation,
                     f"{self.benchmark} is the annotation already; leave it out")  # fmt: skip
             self.annotation, self.benchmark = Path(self.benchmark), by_file.name
         if self.benchmark not in benchmarks():
@@ -160,11 +159,13 @@ class Settings:
         for one in fields(self):
             choices, value = one.metadata.get("choices"), getattr(self, one.name)
             if choices and value is not None and not isinstance(value, bool):
-                _expect(value in choices, one.name, value, f"choose one of {', '.join(choices)}")
+                expect_flag(
+                    value in choices, one.name, value, f"choose one of {', '.join(choices)}"
+                )
         for name, value in (self.score_options or {}).items():
             known = name in find(self.benchmark).score_options
-            _expect(known, name, value, f"{self.benchmark} does not take it; leave it out")
-        _expect(
+            expect_flag(known, name, value, f"{self.benchmark} does not take it; leave it out")
+        expect_flag(
             self.prompt == "published" or find(self.benchmark).owners_prompt,
             "prompt",
             self.prompt,
@@ -181,22 +182,24 @@ class Settings:
         for name in (*at_least_one, *frames, "max_batch_tokens", "max_failures", "plots"):
             value, least = getattr(self, name), int(name not in ("max_failures", "plots"))
             if value is not None:
-                _expect(value >= least, name, value, f"give {least} or more")
+                expect_flag(value >= least, name, value, f"give {least} or more")
         repeats = self.max_repeats
-        _expect(repeats == 0 or repeats >= 2, "max_repeats", repeats, "give 0, or 2 or more")
+        expect_flag(repeats == 0 or repeats >= 2, "max_repeats", repeats, "give 0, or 2 or more")
         if self.fps is not None:
-            _expect(self.fps > 0, "fps", self.fps, "give more than 0")
-            _expect(not self.num_segments, "fps", self.fps, "give it or --num-segments, not both")
+            expect_flag(self.fps > 0, "fps", self.fps, "give more than 0")
+            expect_flag(
+                not self.num_segments, "fps", self.fps, "give it or --num-segments, not both"
+            )
 
     def _check_device_name(self) -> None:
         name = self.device
         fits = name in ("auto", "cpu", "cuda") or name.startswith("cuda:") and name[5:].isdigit()
-        _expect(fits, "device", name, "give auto, cpu, cuda or cuda:N")
+        expect_flag(fits, "device", name, "give auto, cpu, cuda or cuda:N")
 
     def _check_device(self) -> None:
         name = self.device
         on_cpu = name == "cpu" or not _has_gpu()
-        _expect(
+        expect_flag(
             not (on_cpu and name.startswith("cuda")),
             "device",
             name,
@@ -204,20 +207,20 @@ class Settings:
         )
         if self.dtype == "auto":
             self.dtype = "fp32" if on_cpu else "bf16"
-        _expect(
+        expect_flag(
             not (on_cpu and self.dtype == "fp16"), "dtype", "fp16", "on a cpu give fp32 or bf16"
         )
         if self.quantize:
-            _expect(not on_cpu, "quantize", self.quantize, "it needs a GPU")
+            expect_flag(not on_cpu, "quantize", self.quantize, "it needs a GPU")
             _needs("bitsandbytes", "quantize", self.quantize)
         if self.attn == "flash_attention_2":
-            _expect(not on_cpu, "attn", self.attn, "it needs a GPU; give sdpa")
+            expect_flag(not on_cpu, "attn", self.attn, "it needs a GPU; give sdpa")
             _needs("flash_attn", "attn", self.attn)
 
     def _check_checkpoint(self) -> None:
         if self.checkpoint is None:
             raise SettingsError("--checkpoint: give the folder of a checkpoint")
-        _expect(
+        expect_flag(
             is_model(self.checkpoint),
             "checkpoint",
             self.checkpoint,
@@ -226,7 +229,7 @@ class Settings:
         )
         if self.dump_distributions:
             head = saved_head(self.checkpoint) or DEFAULT_HEAD
-            _expect(
+            expect_flag(
                 head_class(head).has_distribution,
                 "dump-distributions",
                 self.dump_distributions,
@@ -255,8 +258,8 @@ class Settings:
             self.fps = self.fps or trained.get("fps")
             self.max_frames = self.max_frames or (self.fps and trained.get("max_frames"))
         needed = self.fps is None or self.max_frames is not None
-        _expect(needed, "fps", self.fps, "give --max-frames, too")
-        _expect(
+        expect_flag(needed, "fps", self.fps, "give --max-frames, too")
+        expect_flag(
             self.fps is not None or self.max_frames is None,
             "max-frames",
             self.max_frames,
@@ -266,25 +269,25 @@ class Settings:
             self.num_segments = self.num_segments or benchmark.num_segments
 
     def _check_files(self, benchmark: type[Benchmark]) -> None:
-        _expect(
+        expect_flag(
             self.annotation.exists(),
             "annotation",
             self.annotation,
             "no such file; `distime prepare` makes it from the official ones",
         )
-        _expect(
+        expect_flag(
             self.video_root.is_dir(),
             "video-root",
             self.video_root,
             "no such folder; give the folder of the benchmark's videos",
         )
-        _expect(
+        expect_flag(
             not (self.score and not self.ground_truth.exists()),
             "ground-truth",
             self.ground_truth,
             "no such file; give the metric's annotation, or --no-score",
         )
-        _expect(
+        expect_flag(
             not (self.plots and not benchmark.has_times),
             "plots",
             self.plots,
@@ -299,8 +302,8 @@ class Settings:
                     for one in benchmarks().values()
                     if name in one.takes
                 )
-                _expect(fits, name, path, f"only {owners} takes it; leave it out")
-                _expect(path.exists(), name, path, "no such file or folder")
+                expect_flag(fits, name, path, f"only {owners} takes it; leave it out")
+                expect_flag(path.exists(), name, path, "no such file or folder")
 
     # ------------------------------------------------------------------ what a run is
 
@@ -363,7 +366,8 @@ def checkpoint_digest(folder: Path, samples: int = 256, length: int = 4096) -> s
     return digest.hexdigest()[:16]
 
 
-def _expect(condition: object, name: str, value: object, mend: str) -> None:
+def expect_flag(condition: object, name: str, value: object, mend: str) -> None:
+    """Raise ``SettingsError``, which names the flag and the mend, unless ``condition`` holds."""
     if not condition:
         raise SettingsError(f"--{name.replace('_', '-')} {value}: {mend}")
 
@@ -376,4 +380,4 @@ def _has_gpu() -> bool:
 
 def _needs(package: str, name: str, value: str) -> None:
     found = importlib.util.find_spec(package)
-    _expect(found, name, value, f"it needs {package}: pip install {package.replace('_', '-')}")
+    expect_flag(found, name, value, f"it needs {package}: pip install {package.replace('_', '-')}")

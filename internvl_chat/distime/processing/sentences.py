@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from distime.files import FileError, read_json
 from distime.model.hub import LOCAL
+from distime.values import expect
 
 MODULES = ("Transformer", "Pooling", "Normalize")
 """What a folder of sentence-transformers may be made of."""
@@ -32,8 +33,10 @@ class SentenceEncoder:
     """
 
     def __init__(self, folder: Path):
-        _expect(folder.is_dir(), folder, "no such folder; give that of a sentence encoder")
-        _expect((folder / "config.json").is_file(), folder, "it holds no config.json of a model")
+        expect(folder.is_dir(), str(folder), "no such folder; give that of a sentence encoder.")
+        expect(
+            (folder / "config.json").is_file(), str(folder), "it holds no config.json of a model."
+        )
         self.length = _longest(folder)
         self._known: dict[str, np.ndarray] = {}
         disable_progress_bar()
@@ -72,20 +75,15 @@ def _longest(folder: Path) -> int:
     if modules.is_file():
         for module in read_json(modules, "list of modules")[0]:
             kind = module["type"].rsplit(".")[-1]
-            _expect(kind in MODULES, folder, f"its module {kind} is not known here")
+            expect(kind in MODULES, str(folder), f"its module {kind} is not known here.")
             pooling = folder / module["path"] / "config.json"
             if kind == "Pooling" and pooling.is_file():
                 ways = read_json(pooling, "configuration of pooling")[0]
                 chosen = [name for name, value in ways.items() if value is True]
                 chosen = [name for name in chosen if name.startswith("pooling_mode")]
                 fits = chosen == ["pooling_mode_mean_tokens"]
-                _expect(fits, folder, "its pooling is not the mean of the tokens")
+                expect(fits, str(folder), "its pooling is not the mean of the tokens.")
     config = read_json(folder / "config.json", "configuration")[0]
     sentence = folder / "sentence_bert_config.json"
     own = read_json(sentence, "configuration")[0] if sentence.is_file() else {}
     return own.get("max_seq_length") or config.get("max_position_embeddings") or 512
-
-
-def _expect(condition: object, folder: Path, problem: str) -> None:
-    if not condition:
-        raise FileError(f"{folder}: {problem}.")
