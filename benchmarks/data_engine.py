@@ -47,7 +47,7 @@ from distime.files import write_json, write_text
 from distime.metrics.intervals import iou
 from distime.processing.questions import RETRIEVAL
 from distime.toy.curriculum import FRAMES, grounding_items
-from distime.toy.quickstart import Stage, evaluate_stage, train_stage
+from distime.toy.stages import Stage, evaluate_stage, train_stage
 from distime.toy.synthetic import COLORS, SHAPES, ShapeEvent, SyntheticVideo, write_videos
 
 SETS = {"selection": 901, "tuning": 903, "labelled": 910, "unlabelled": 930, "held_out": 951}
